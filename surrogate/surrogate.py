@@ -1,0 +1,49 @@
+"""The contract of a surrogate: a probabilistic model of one property at every fidelity.
+
+Named axes: n observations, q query points, d features, m fidelities (cheapest first; the last,
+m - 1, is the target). Everything is float64 and in the property's own units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+
+class Surrogate(ABC):
+    """A model of f(x, fidelity) with a joint Gaussian posterior."""
+
+    n_fidelities: int
+
+    @abstractmethod
+    def fit(
+        self, features: Tensor, fidelities: Tensor, values: Tensor, n_fidelities: int, seed: int
+    ) -> None:
+        """Learn from `features (n, d)`, `fidelities (n,)` int64 and `values (n,)`.
+
+        Deterministic in `seed`. ValueError when there is no finite observation at all.
+        """
+
+    @abstractmethod
+    def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
+
+    @abstractmethod
+    def covariance(
+        self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor
+    ) -> Tensor:
+        """Posterior covariance of f between two sets of (x, fidelity), `(q_a, q_b)`."""
+
+    @abstractmethod
+    def fidelity_covariance(self, features: Tensor) -> Tensor:
+        """Posterior covariance between the fidelities at each x, `(q, m, m)`, without noise."""
+
+    @abstractmethod
+    def noise_variance(self) -> Tensor:
+        """Observation noise variance at each fidelity, `(m,)`."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """What was fitted, for people: kernel, lengthscales, noise, fidelity correlations."""
