@@ -1,0 +1,1 @@
+"""The rim: Prefect, MLflow, processes and clocks around a campaign."""

@@ -1,0 +1,304 @@
+"""A campaign: its directory, its lock, its ledger, and the loop over rounds."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline import metrics
+from pipeline.assemble import Parts, assemble
+from pipeline.config import CampaignConfig, ConfigError, override, parse, read_yaml
+from pipeline.initial import read_known
+from pipeline.jobs import Bench, InlineRunner, Runner
+from pipeline.ledger import Ledger, affordable
+from pipeline.progress import Progress
+from pipeline.queries import CampaignStoppedError, failures
+from pipeline.round import Call, Round
+from pipeline.selection import Limits
+
+LEDGER = "ledger.sqlite"
+RESOLVED = "config.resolved.yaml"
+LOCK = "lock"
+CHANGEABLE = ("budget", "execution", "tracking")
+"""Sections that `resume` may change: they decide how far and where, not what was asked and why."""
+PACKAGES = ("motherlode", "torch", "botorch", "gpytorch", "pymatgen", "pandas", "numpy")
+
+
+class LockedError(Exception):
+    """Another process writes this campaign; the message says which."""
+
+
+class Campaign:
+    """One campaign on disk. The only stateful object; close it, or use it in a `with`."""
+
+    def __init__(
+        self, parts: Parts, directory: Path, folder: Path, runner: Runner | None = None
+    ) -> None:
+        self.parts = parts
+        self.directory = directory
+        self.folder = folder
+        self.progress = Progress()
+        self._lock = _lock(directory)
+        try:
+            self.ledger = Ledger.open(directory / LEDGER, _about(parts.config, folder))
+            _same_config(self.ledger, parts.config, directory)
+            write_resolved(directory, parts.config)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.runner = runner or InlineRunner(bench(parts, directory))
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | Mapping[str, Any],
+        dir: str | Path | None = None,
+        *,
+        overrides: Sequence[str] = (),
+        runner: Callable[[Parts, Path, Path], Runner] | None = None,
+    ) -> Campaign:
+        """Open or create the campaign of a configuration (a path, or the mapping itself).
+
+        `dir` defaults to `runs/<name>`. ConfigError holds every problem at once, before anything
+        is written; LockedError when another process holds the campaign.
+        """
+        data, folder = _read(config)
+        parts = checked(override(data, overrides), folder)
+        directory = Path(dir) if dir is not None else Path("runs") / parts.config.name
+        _check_directory(directory, parts.config)
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(parts, directory, folder, runner and runner(parts, directory, folder))
+
+    @classmethod
+    def resume(
+        cls,
+        dir: str | Path,
+        *,
+        overrides: Sequence[str] = (),
+        runner: Callable[[Parts, Path, Path], Runner] | None = None,
+    ) -> Campaign:
+        """Open an existing campaign; `overrides` may change its budget, execution and tracking."""
+        directory = Path(dir)
+        ledger = Ledger.read(directory / LEDGER)
+        about = ledger.about()
+        ledger.close()
+        wrong = [o for o in overrides if o.split(".")[0] not in CHANGEABLE]
+        if wrong:
+            allowed = ", ".join(CHANGEABLE)
+            raise ConfigError([f"{o}: a started campaign can change only {allowed}" for o in wrong])
+        data, folder = yaml.safe_load(about["config"]), Path(about["folder"])
+        parts = assemble(parse(override(data, overrides)), folder)
+        if overrides:
+            _change_config(directory, parts.config)
+        return cls(parts, directory, folder, runner and runner(parts, directory, folder))
+
+    @property
+    def config(self) -> CampaignConfig:
+        """The resolved configuration."""
+        return self.parts.config
+
+    @property
+    def goal(self) -> str:
+        """`minimize` or `maximize`."""
+        return self.config.objective.goal
+
+    @property
+    def target(self) -> str:
+        """The name of the target fidelity."""
+        return self.parts.fidelities[-1]
+
+    def run(self, call: Call = lambda verb: verb()) -> None:
+        """Play rounds until the budget or the rounds are used up."""
+        while self.step(call):
+            pass
+
+    def step(self, call: Call = lambda verb: verb()) -> bool:
+        """Finish the open round or play the next one; False when there is nothing left to do."""
+        number = self.next_round()
+        if number is None:
+            return False
+        self.progress.round(number, self.config.budget.rounds)
+        played = Round(self, number)
+
+        def watched(verb: Callable[[], None]) -> None:
+            self.progress.verb(verb.__name__)
+            call(verb)
+
+        played.play(watched)
+        if not played.is_decided():
+            self.ledger.set_about({"finished": f"nothing left to ask in round {number}"})
+            return False
+        self.progress.recorded(number)
+        self._check_failures(number)
+        return True
+
+    def next_round(self) -> int | None:
+        """The round to play or to finish; None when the campaign is complete."""
+        last = self.ledger.last_round()
+        if last is None:
+            return 0
+        complete = not self.ledger.open_queries() and Round(self, last).is_recorded()
+        if not complete:
+            return last
+        self._check_failures(last)
+        left = self.config.budget.cost - self.ledger.spend()
+        out_of_money = not affordable(self.parts.ladder[0].cost, left)
+        if last >= self.config.budget.rounds or out_of_money or "finished" in self.ledger.about():
+            return None
+        return last + 1
+
+    def _check_failures(self, number: int) -> None:
+        rows = self.ledger.round_queries(number)
+        failed = sum(row["state"] == "failed" for row in rows)
+        allowed = self.config.execution.max_failed_share
+        if len(rows) >= 4 and failed > allowed * len(rows):
+            frame = self.ledger.to_frame()
+            raise CampaignStoppedError(
+                f"{failed} of {len(rows)} queries of round {number} failed, more than "
+                f"execution.max_failed_share {allowed:g} allows; "
+                f"{failures(frame[frame['round'] == number])}"
+            )
+
+    def limits(self, number: int) -> Limits:
+        """An equal part of what is left for each round; in the last one all of it to the target."""
+        budget, selection = self.config.budget, self.config.selection
+        left = budget.cost - self.ledger.spend() - self.ledger.promised()
+        rounds_left = budget.rounds - number + 1
+        cost = left / rounds_left
+        share = 1.0 if rounds_left == 1 else selection.target_share
+        return Limits(cost, selection.batch_size, share * cost)
+
+    def best(self, k: int = 10) -> pd.DataFrame:
+        """The k best different candidates that were paid for at the target fidelity."""
+        return metrics.top_k(self.ledger.to_frame(), self.target, self.goal, k)
+
+    def close(self) -> None:
+        """Stop the runner, close the ledger and free the lock."""
+        self.runner.close()
+        self.ledger.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Campaign:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def checked(data: Mapping[str, Any], folder: Path) -> Parts:
+    """All parts of a configuration after every check that can be made without writing anything."""
+    parts = assemble(parse(data), folder)
+    if parts.config.initial.file is not None:
+        read_known(folder / parts.config.initial.file, parts)
+    return parts
+
+
+def bench(parts: Parts, directory: Path) -> Bench:
+    """The place where this campaign's oracles run."""
+    return Bench(parts.environment, [rung.oracle for rung in parts.ladder], directory / "jobs")
+
+
+def write_resolved(directory: Path, config: CampaignConfig) -> None:
+    """Write `config.resolved.yaml`, for people; the ledger holds the text that counts."""
+    fresh = directory / f"{RESOLVED}.tmp"
+    fresh.write_text(config.as_yaml(), encoding="utf-8")
+    fresh.rename(directory / RESOLVED)
+
+
+def _read(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    if isinstance(config, Mapping):
+        return dict(config), Path.cwd()
+    path = Path(config)
+    return read_yaml(path), path.resolve().parent
+
+
+def _about(config: CampaignConfig, folder: Path) -> dict[str, str]:
+    return {
+        "campaign": config.name,
+        "config": config.as_yaml(),
+        "folder": str(folder.resolve()),
+        "versions": json.dumps({name: version(name) for name in PACKAGES}),
+    }
+
+
+def _check_directory(directory: Path, config: CampaignConfig) -> None:
+    """Refuse a directory that is someone else's or that holds a campaign with another config."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ConfigError([f"{directory}: expected a directory, found a file; give another --dir"])
+    if (directory / LEDGER).exists():
+        ledger = Ledger.read(directory / LEDGER)
+        try:
+            _same_config(ledger, config, directory)
+        finally:
+            ledger.close()
+        return
+    strange = [p.name for p in directory.iterdir() if p.name != LOCK and LEDGER[:6] not in p.name]
+    if strange:
+        raise ConfigError(
+            [
+                f"{directory}: not empty and not a campaign (it holds {strange[0]}); give another --dir"
+            ]
+        )
+
+
+def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> None:
+    before = _flat(yaml.safe_load(ledger.about()["config"]))
+    now = _flat(yaml.safe_load(config.as_yaml()))
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    if not changed:
+        return
+    shown = [f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    raise ConfigError(
+        [
+            f"{directory}: holds a campaign with another config ({'; '.join(shown)}{more}); "
+            "give the new one another name or --dir, or change its budget with "
+            f"`motherlode resume {directory} budget.cost=…`"
+        ]
+    )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(data, dict) and data:
+        nested = (_flat(value, f"{prefix}{key}.") for key, value in data.items())
+        return {key: value for part in nested for key, value in part.items()}
+    return {prefix.rstrip("."): data}
+
+
+def _change_config(directory: Path, config: CampaignConfig) -> None:
+    handle = _lock(directory)
+    try:
+        ledger = Ledger.open(directory / LEDGER, {})
+        ledger.set_about({"config": config.as_yaml()})
+        ledger.forget("finished")
+        ledger.close()
+    finally:
+        os.close(handle)
+
+
+def _lock(directory: Path) -> int:
+    """Hold the kernel's lock on the campaign; it dies with this process, however that ends."""
+    path = directory / LOCK
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LockedError(
+            f"{directory} is in use by {path.read_text(encoding='utf-8').strip()}; "
+            "wait for it, or stop it and run the same command again"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return handle

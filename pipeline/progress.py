@@ -1,0 +1,25 @@
+"""What a running campaign tells whoever watches; the base class watches nothing."""
+
+from __future__ import annotations
+
+
+class Progress:
+    """Override what you want to see. Nothing here may change the campaign."""
+
+    def round(self, number: int, rounds: int) -> None:
+        """Round `number` of `rounds` begins; 0 is the initial design."""
+
+    def verb(self, name: str) -> None:
+        """The round goes on to this verb."""
+
+    def step(self, step: int, loss: float) -> None:
+        """The sampler made one training step."""
+
+    def queries(self, n: int) -> None:
+        """N queries were dispatched."""
+
+    def answered(self) -> None:
+        """One more of them was answered and recorded."""
+
+    def recorded(self, number: int) -> None:
+        """Round `number` is complete in the ledger."""
