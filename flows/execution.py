@@ -110,7 +110,7 @@ class _Worker:
     def __init__(self, runner: LocalRunner, number: int) -> None:
         self.runner = runner
         self.log = runner.directory / "jobs" / f"worker-{number}.log"
-        self.is_stopping = False
+        self.stopping = threading.Event()
         self._timer_fired = False
         self.process = self._spawn()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -118,7 +118,7 @@ class _Worker:
 
     def stop(self) -> None:
         """Kill the process and end the thread."""
-        self.is_stopping = True
+        self.stopping.set()
         self.runner.stop_feeding()
         _kill(self.process)
 
@@ -147,12 +147,12 @@ class _Worker:
 
     def _watch(self) -> None:
         try:
-            while (work := self.runner.next_work()) is not None and not self.is_stopping:
+            while (work := self.runner.next_work()) is not None:
                 error = self._answer(work)
-                if self.is_stopping:
+                if self.stopping.is_set():
                     return
                 self.runner.settle(work, error)
-        except BaseException as error:  # noqa: BLE001 - handed to the campaign's thread
+        except BaseException as error:
             self.runner.crash(error)
 
     def _answer(self, work: _Work) -> str | None:

@@ -245,11 +245,8 @@ def _check_directory(directory: Path, config: CampaignConfig) -> None:
         return
     strange = [p.name for p in directory.iterdir() if p.name != LOCK and LEDGER[:6] not in p.name]
     if strange:
-        raise ConfigError(
-            [
-                f"{directory}: not empty and not a campaign (it holds {strange[0]}); give another --dir"
-            ]
-        )
+        where = f"{directory}: not empty and not a campaign (it holds {strange[0]})"
+        raise ConfigError([f"{where}; give another --dir"])
 
 
 def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> None:

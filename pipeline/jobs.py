@@ -71,10 +71,10 @@ class Bench:
         with locked(self.jobs, [job.key for job in chunk]):
             known = {job.key: read_result(self.jobs, job.key) for job in chunk}
             missing = [job for job in chunk if known[job.key] is None]
-            for outcome in self._compute(missing):
-                write_result(self.jobs, outcome)
-                known[outcome.key] = outcome
-        return [outcome for job in chunk if (outcome := known[job.key]) is not None]
+            for fresh in self._compute(missing):
+                write_result(self.jobs, fresh)
+                known[fresh.key] = fresh
+        return [found for job in chunk if (found := known[job.key]) is not None]
 
     def _compute(self, jobs: Sequence[Job]) -> list[Outcome]:
         if not jobs:
@@ -131,7 +131,7 @@ def outcome(key: str, answer: object, seconds: float) -> Outcome:
         named = text if isinstance(answer, NotRun) else f"{type(answer).__name__}: {text}"
         return Outcome(key, error=named, ran=not isinstance(answer, NotRun), seconds=seconds)
     try:
-        properties = dict(answer) if isinstance(answer, dict) else {"value": answer}
+        properties: dict[Any, Any] = answer if isinstance(answer, dict) else {"value": answer}
         numbers = {str(name): float(number) for name, number in properties.items()}
     except (TypeError, ValueError):
         error = f"expected a number or a dict of numbers, the oracle gave {answer!r}"

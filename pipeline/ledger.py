@@ -141,7 +141,7 @@ class Ledger:
             committed = self.spend() + self.promised()
             if not affordable(asked, budget - committed):
                 raise OverBudgetError(
-                    f"the batch costs {asked:g}, but only {budget - committed:g} of {budget:g} is left"
+                    f"the batch costs {asked:g}; of {budget:g} only {budget - committed:g} is left"
                 )
             self._db.executemany(
                 "INSERT INTO queries (key, campaign, round, candidate, fidelity, oracle, state,"

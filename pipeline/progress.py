@@ -23,3 +23,40 @@ class Progress:
 
     def recorded(self, number: int) -> None:
         """Round `number` is complete in the ledger."""
+
+
+class Several(Progress):
+    """Tells several watchers, in order."""
+
+    def __init__(self, *watchers: Progress) -> None:
+        self.watchers = watchers
+
+    def round(self, number: int, rounds: int) -> None:
+        """Round `number` of `rounds` begins."""
+        for watcher in self.watchers:
+            watcher.round(number, rounds)
+
+    def verb(self, name: str) -> None:
+        """The round goes on to this verb."""
+        for watcher in self.watchers:
+            watcher.verb(name)
+
+    def step(self, step: int, loss: float) -> None:
+        """The sampler made one training step."""
+        for watcher in self.watchers:
+            watcher.step(step, loss)
+
+    def queries(self, n: int) -> None:
+        """n queries were dispatched."""
+        for watcher in self.watchers:
+            watcher.queries(n)
+
+    def answered(self) -> None:
+        """One more of them was answered."""
+        for watcher in self.watchers:
+            watcher.answered()
+
+    def recorded(self, number: int) -> None:
+        """Round `number` is complete."""
+        for watcher in self.watchers:
+            watcher.recorded(number)

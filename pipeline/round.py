@@ -8,6 +8,7 @@ stream derives from (seed, round, role).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,13 +183,12 @@ class Round:
         return select(pool, costs, model.noise_variance(), covariance, limits), features
 
     def _reasons(self, picks: Sequence[Pick], features: Tensor) -> list[dict[str, Any]]:
-        assert self.surrogate is not None  # noqa: S101
         target = len(self.campaign.parts.ladder) - 1
         reasons = []
         for pick in picks:
             row = features[pick.index : pick.index + 1]
-            mean, sd = (float(v) for v in self.surrogate.predict(row, pick.fidelity))
-            at_target, sd_at_target = (float(v) for v in self.surrogate.predict(row, target))
+            mean, sd = self._predicted(row, pick.fidelity)
+            at_target, sd_at_target = self._predicted(row, target)
             reasons.append(
                 {
                     "why": "highest gain per cost at this fidelity, given the batch so far",
@@ -202,6 +202,12 @@ class Round:
                 }
             )
         return reasons
+
+    def _predicted(self, row: Tensor, fidelity: int) -> tuple[float, float]:
+        """Mean and standard deviation of the outcome, its noise included."""
+        assert self.surrogate is not None  # noqa: S101
+        mean, sd = (float(v) for v in self.surrogate.predict(row, fidelity))
+        return mean, math.hypot(sd, math.sqrt(float(self.surrogate.noise_variance()[fidelity])))
 
     def _reserve(self, queries: Sequence[Query]) -> None:
         campaign = self.campaign

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # `import sampler` stays cheap: torch comes with the first concrete environment
+    from torch import Tensor
 
 Candidate = Any
 """A thing that could be made: a pymatgen `Structure`, a `str`, a numpy vector."""
@@ -34,7 +35,7 @@ class Environment(ABC):
 
     @abstractmethod
     def initial_states(self, n: int) -> Tensor:
-        """n copies of the initial state, `(n, w)` int64."""
+        """Return n copies of the initial state, `(n, w)` int64."""
 
     @abstractmethod
     def forward_mask(self, states: Tensor) -> Tensor:
@@ -50,11 +51,11 @@ class Environment(ABC):
 
     @abstractmethod
     def backward_mask(self, states: Tensor) -> Tensor:
-        """Actions whose undoing leads to a parent, `(n, a)` bool; all False at the initial state."""
+        """Actions whose undoing leads to a parent, `(n, a)` bool; none at the initial state."""
 
     @abstractmethod
     def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Parents: the states from which `actions` `(n,)` lead to `states`; new memory, `(n, w)`."""
+        """Parents: states from which `actions` `(n,)` lead to `states`; new memory, `(n, w)`."""
 
     @abstractmethod
     def policy_inputs(self, states: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class Environment(ABC):
 
     @abstractmethod
     def decode(self, states: Tensor) -> list[Candidate]:
-        """The candidate of each terminal state; an Exception in place of one that cannot be made."""
+        """The candidate of each terminal state; an Exception for one that cannot be made."""
 
     @abstractmethod
     def encode(self, candidates: Sequence[Candidate]) -> Tensor:

@@ -1,0 +1,57 @@
+"""A campaign as a Prefect flow: one task for each verb of the round.
+
+Prefect shows and schedules; it decides nothing. Its caching and result storage are off, because
+the ledger alone knows what was done, and a verb that runs again does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.server import QUIET, PrefectServer
+from pipeline.campaign import Campaign
+
+
+@contextmanager
+def prefect_server(directory: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function that waits for Prefect: the user's server, or one of the campaign's own.
+
+    Settings go into the environment, because Prefect reads them when it is first imported.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    if os.environ.get("PREFECT_API_URL"):
+        yield lambda: None
+        return
+    server = PrefectServer(directory)
+    os.environ.update(PREFECT_API_URL=server.url, PREFECT_HOME=str(server.home))
+    try:
+        yield server.wait
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.stop()
+
+
+def run_as_flow(campaign: Campaign) -> None:
+    """Run the campaign to its end as a Prefect flow; raises what the campaign raises."""
+    from prefect import flow, task
+    from prefect.cache_policies import NO_CACHE
+
+    def as_task(verb: Callable[[], None]) -> None:
+        number = campaign.next_round()
+        as_named = task(
+            name=verb.__name__,
+            task_run_name=f"{verb.__name__} {number:03d}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            tags=[campaign.config.name],
+        )
+        as_named(verb)()
+
+    @flow(name="discovery-campaign", flow_run_name=campaign.config.name, persist_result=False)
+    def discovery_campaign(directory: str) -> None:
+        campaign.run(as_task)
+
+    discovery_campaign(str(campaign.directory.resolve()))

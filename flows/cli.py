@@ -1,0 +1,278 @@
+"""The command line: `motherlode --help`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows.terminal import TerminalProgress, complain, console, frame_table, pairs
+
+BAD_CONFIG, STOPPED, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="motherlode",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Discovery campaigns that spend a simulation budget well and never pay twice.",
+    epilog="Start with: `motherlode validate configs/branin.yaml`, then `motherlode run …`",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The campaign's YAML file.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]…", help="Overrides, such as `budget.cost=50`."),
+]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A campaign's directory.")]
+DirOption = Annotated[
+    Path | None, typer.Option("--dir", help="Where the campaign lives [runs/NAME].")
+]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a person can mend into one line each and the exit code that says which kind."""
+    from pipeline.campaign import LockedError
+    from pipeline.config import ConfigError
+    from pipeline.ledger import LedgerError
+    from pipeline.queries import CampaignStoppedError
+
+    try:
+        yield
+    except ConfigError as error:
+        complain(error.problems)
+        raise typer.Exit(BAD_CONFIG) from None
+    except LedgerError as error:
+        complain([str(error)])
+        raise typer.Exit(BAD_CONFIG) from None
+    except (LockedError, CampaignStoppedError) as error:
+        complain([str(error)])
+        raise typer.Exit(STOPPED) from None
+    except (OSError, sqlite3.OperationalError) as error:
+        complain([f"stopped: {error}; nothing is lost, mend this and run the same command again"])
+        raise typer.Exit(STOPPED) from None
+    except KeyboardInterrupt:
+        complain(["stopped; nothing is lost, run the same command again to go on"])
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def run(config: ConfigPath, assignments: Assignments = None, dir: DirOption = None) -> None:
+    """Run a campaign to the end of its budget; the same command again goes on where it stopped.
+
+    It survives anything: Ctrl-C, `kill -9`, a power cut. No query is paid for twice.
+
+    Example: `motherlode run configs/branin.yaml budget.cost=20 --dir runs/small`
+    """
+    from flows.execution import local_runner
+    from pipeline.campaign import Campaign
+
+    with one_line_errors():
+        _run(
+            lambda: Campaign.from_config(
+                config, dir, overrides=assignments or (), runner=local_runner
+            )
+        )
+
+
+@app.command()
+def resume(directory: Directory, assignments: Assignments = None) -> None:
+    """Go on with a campaign from its directory; its budget and execution may be changed.
+
+    Example: `motherlode resume runs/branin budget.cost=60 budget.rounds=8`
+    """
+    from flows.execution import local_runner
+    from pipeline.campaign import Campaign
+
+    with one_line_errors():
+        _run(lambda: Campaign.resume(directory, overrides=assignments or (), runner=local_runner))
+
+
+def _run(open_campaign: Any) -> None:
+    """Run an opened campaign as a Prefect flow, tracked, watched and reported."""
+    from flows.campaign import prefect_server, run_as_flow
+    from flows.execution import LocalRunner
+    from flows.tracking import tracking
+    from pipeline.progress import Several
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with open_campaign() as campaign:
+        if campaign.next_round() is not None:
+            if isinstance(campaign.runner, LocalRunner):
+                campaign.runner.start()
+            with (
+                prefect_server(campaign.directory) as wait,
+                tracking(campaign.directory, campaign.config.tracking) as view,
+                TerminalProgress(campaign) as terminal,
+            ):
+                campaign.progress = Several(terminal, view)
+                wait()
+                run_as_flow(campaign)
+        where = campaign.directory
+    _conclude(where)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _conclude(directory: Path) -> None:
+    from pipeline.report import write_report
+
+    page = write_report(directory)
+    _print_best(directory)
+    console.print(pairs(_places(directory, page)))
+
+
+def _places(directory: Path, page: Path) -> dict[str, str]:
+    ui = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{directory / 'mlflow.db'}"
+    return {"report": str(page), "ledger": str(directory / "ledger.sqlite"), "MLflow": ui}
+
+
+@app.command()
+def validate(config: ConfigPath, assignments: Assignments = None, dir: DirOption = None) -> None:
+    """Check a config, writing nothing: every error at once, or what it resolves to and costs.
+
+    Example: `motherlode validate configs/crystal_formation_energy.yaml`
+    """
+    from pipeline.campaign import checked
+    from pipeline.config import override, read_yaml
+
+    with one_line_errors():
+        parts = checked(override(read_yaml(config), assignments or ()), config.resolve().parent)
+        console.print(parts.config.as_yaml(), markup=False, soft_wrap=True)
+        console.print(pairs(_most_it_costs(parts)))
+
+
+def _most_it_costs(parts: Any) -> dict[str, str]:
+    counts = parts.config.initial.n or {}
+    initial = sum(counts.get(rung.fidelity, 0) * rung.cost for rung in parts.ladder)
+    budget, target = parts.config.budget, parts.ladder[-1]
+    left = budget.cost - initial
+    return {
+        "costs at most": f"{budget.cost:g}, of which the initial design {initial:g}",
+        "ladder": " < ".join(f"{rung.fidelity} {rung.cost:g}" for rung in parts.ladder),
+        "rounds": f"{budget.rounds}, about {left / budget.rounds:g} each",
+        "target queries": f"at most {int(left / target.cost + 1e-9)} after the initial design",
+    }
+
+
+@app.command()
+def status(
+    directory: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Say where a campaign stands, also while it runs.
+
+    Example: `motherlode status runs/branin --json`
+    """
+    from pipeline.status import read_status
+
+    with one_line_errors():
+        found = read_status(directory)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    shown = {name: value for name, value in found.items() if name != "queries"}
+    console.print(pairs(shown))
+    for fidelity, counts in found["queries"].items():
+        told = ", ".join(f"{n} {state}" for state, n in counts.items())
+        console.print(f"  {fidelity}: {told}")
+
+
+@app.command()
+def report(directory: Directory) -> None:
+    """Write the campaign's report, one self-contained HTML page.
+
+    Example: `motherlode report runs/branin`
+    """
+    from pipeline.report import write_report
+
+    with one_line_errors():
+        console.print(str(write_report(directory)), soft_wrap=True)
+
+
+@app.command()
+def export(
+    directory: Directory,
+    out: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet or FILE.json.")],
+) -> None:
+    """Write every query and outcome of the ledger to a table.
+
+    Example: `motherlode export runs/branin --out branin.csv`
+    """
+    from pipeline.export import write_table
+
+    with one_line_errors():
+        rows = write_table(directory, out)
+        console.print(f"{rows} rows in {out}", soft_wrap=True)
+
+
+@app.command("list")
+def list_kinds(
+    kind: Annotated[
+        Literal["environments", "oracles", "surrogates", "acquisitions", "samplers", "losses"]
+        | None,
+        typer.Argument(help="What to list; everything when left out."),
+    ] = None,
+) -> None:
+    """List the kinds a config can name, with their options.
+
+    Example: `motherlode list oracles`
+    """
+    from pipeline.catalogue import describe_kinds
+
+    for section, entries in describe_kinds(kind).items():
+        console.print(f"[bold]{section}[/bold]")
+        for entry in entries:
+            console.print(f"  [cyan]{entry.kind}[/cyan]  {entry.summary}", soft_wrap=True)
+            for option in entry.options:
+                console.print(f"      {option}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def track(
+    directory: Directory,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Start MLflow's view anew.")] = False,
+) -> None:
+    """Bring MLflow's view of a campaign up to date with its ledger, or build it anew.
+
+    Example: `motherlode track runs/branin --rebuild`
+    """
+    from flows.tracking import track_directory
+
+    with one_line_errors():
+        track_directory(directory, rebuild)
+
+
+def _print_best(directory: Path) -> None:
+    from pipeline.report import best_table
+
+    from pipeline.status import open_ledger
+
+    ledger, config = open_ledger(directory)
+    table = best_table(ledger.to_frame(), config, 10)
+    ledger.close()
+    if table.empty:
+        console.print("nothing was found at the target fidelity yet")
+        return
+    console.print(frame_table(table, f"The {len(table)} best different candidates"))
+
+
+def main() -> None:
+    """Run the command line."""
+    app(args=sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Oracles: programs, models and people that answer queries at one fidelity and cost."""
+
+from __future__ import annotations
+
+from oracles.oracle import Answer, NotRun, Oracle
+
+ORACLES: dict[str, str] = {
+    "branin": "oracles.synthetic:Branin",
+    "chgnet": "oracles.crystals:CHGNetFormationEnergy",
+}
+"""Kind -> "module:Class". Modules are named, not imported: some of them load heavy libraries."""
+
+__all__ = ["ORACLES", "Answer", "NotRun", "Oracle"]

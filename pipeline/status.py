@@ -1,0 +1,76 @@
+"""Where a campaign stands, read from its ledger alone, also while another process writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from pipeline.config import CampaignConfig, parse
+from pipeline.ledger import Ledger, affordable
+from pipeline.metrics import best_value, found
+
+
+def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
+    """The ledger of a directory, read-only, and the configuration in it."""
+    ledger = Ledger.read(directory / "ledger.sqlite")
+    return ledger, parse(yaml.safe_load(ledger.about()["config"]))
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """State, round, money, counts and best value; LedgerError when there is no campaign."""
+    ledger, config = open_ledger(directory)
+    frame, spent, promised = ledger.to_frame(), ledger.spend(), ledger.promised()
+    target = str(config.oracles[-1].options["fidelity"])
+    goal = config.objective.goal
+    found_so_far = found(frame, target, goal)
+    told = {
+        "campaign": config.name,
+        "state": _state(ledger, config, directory),
+        "round": ledger.last_round(),
+        "rounds": config.budget.rounds,
+        "spend": spent,
+        "promised": promised,
+        "budget": config.budget.cost,
+        "property": config.objective.property,
+        "unit": config.objective.unit,
+        "best": best_value(frame, target, goal),
+        "best_candidate": None if found_so_far.empty else found_so_far["candidate"].iloc[0],
+        "different_candidates": len(found_so_far),
+        "queries": ledger.counts(),
+    }
+    ledger.close()
+    return told
+
+
+def _state(ledger: Ledger, config: CampaignConfig, directory: Path) -> str:
+    """`running`, `done`, or `stopped` (it goes on with the same command)."""
+    if holder(directory) is not None:
+        return "running"
+    left = config.budget.cost - ledger.spend()
+    cheapest = min(float(oracle.options["cost"]) for oracle in config.oracles)
+    is_used_up = (ledger.last_round() or 0) >= config.budget.rounds
+    is_used_up = is_used_up or not affordable(cheapest, left) or "finished" in ledger.about()
+    return "done" if is_used_up and not ledger.open_queries() else "stopped"
+
+
+def holder(directory: Path) -> int | None:
+    """The process that runs the campaign; None when there is none."""
+    try:
+        words = (directory / "lock").read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return None
+    pid = int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+    if pid is None or not psutil.pid_exists(pid):
+        return None
+    held = [Path(file.path) for file in _open_files(pid)]
+    return pid if (directory / "lock").resolve() in held else None
+
+
+def _open_files(pid: int) -> list[Any]:
+    try:
+        return list(psutil.Process(pid).open_files())
+    except psutil.Error:
+        return []

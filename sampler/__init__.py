@@ -1,0 +1,47 @@
+"""Generative flow networks over spaces of candidates.
+
+`environment(kind, **options)` makes a space, `GFlowNet(environment)` learns to sample from it in
+proportion to a reward. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+# Imported before the function `environment` below is defined: importing a submodule sets the
+# package attribute of its name, and a later first import would hide the function.
+import sampler.environment  # noqa: F401
+from sampler.registry import resolve
+
+if TYPE_CHECKING:
+    from sampler.baselines import Random
+    from sampler.environment import Environment
+    from sampler.gflownet import GFlowNet
+
+__all__ = ["ENVIRONMENTS", "LOSSES", "SAMPLERS", "GFlowNet", "Random", "environment"]
+
+ENVIRONMENTS: dict[str, str] = {
+    "crystal": "sampler.environments.crystal:Crystal",
+    "hyper_grid": "sampler.environments.hyper_grid:HyperGrid",
+}
+SAMPLERS: dict[str, str] = {
+    "gflownet": "sampler.gflownet:GFlowNet",
+    "random": "sampler.baselines:Random",
+}
+LOSSES: dict[str, str] = {
+    "trajectory_balance": "sampler.losses:trajectory_balance",
+}
+
+_LAZY = {"GFlowNet": SAMPLERS["gflownet"], "Random": SAMPLERS["random"]}
+
+
+def environment(kind: str, **options: Any) -> Environment:
+    """Make the space called `kind` (see `ENVIRONMENTS`, or `package.module:Class`)"""
+    made: Environment = resolve(kind, ENVIRONMENTS, "environment")(**options)
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return resolve(_LAZY[name], {}, "name")
+    raise AttributeError(f"module 'sampler' has no attribute {name!r}")

@@ -1,0 +1,54 @@
+"""Samplers that learn nothing: what a GFlowNet has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sampler.environment import Environment
+from sampler.policy import masked_log_softmax
+from sampler.rollout import Trajectories, roll_out
+
+
+class Random:
+    """Takes a uniformly random allowed action at every state; the interface of `GFlowNet`.
+
+    This is uniform over actions, not over candidates: a candidate behind many choices, or few
+    alternatives, is more or less likely than another.
+    """
+
+    def __init__(self, environment: Environment, seed: int = 0) -> None:
+        self.environment = environment
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def train(
+        self,
+        log_reward: Callable[[Tensor], Tensor],
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+        *,
+        seed: int | None = None,
+        examples: Tensor | None = None,
+        example_fraction: float = 0.0,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> list[float]:
+        """Nothing to learn: takes what `GFlowNet.train` takes, returns no losses."""
+        return []
+
+    def sample(self, n: int, seed: int | None = None) -> Tensor:
+        """Draw n terminal states `(n, w)`; with a `seed`, the same ones every time."""
+        return self._roll_out(n, seed).terminal_states
+
+    def log_forward(self, states: Tensor) -> Tensor:
+        """Return log P_F of every action, uniform over those allowed; `(n, a)`."""
+        mask = self.environment.forward_mask(states)
+        return masked_log_softmax(torch.zeros(mask.shape), mask)
+
+    def _roll_out(self, n: int, seed: int | None) -> Trajectories:
+        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        n_actions = self.environment.n_actions
+        return roll_out(
+            self.environment, lambda inputs: torch.zeros(len(inputs), n_actions), n, generator
+        )

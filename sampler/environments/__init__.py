@@ -1,0 +1,1 @@
+"""Spaces of candidates, one file each (the crystal's helpers lie beside it)."""

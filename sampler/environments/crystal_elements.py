@@ -1,0 +1,76 @@
+"""Element data from pymatgen: oxidation states and the properties that features are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pymatgen.core.periodic_table import Element
+
+PROPERTIES = ("electronegativity", "radius", "group", "row", "mendeleev_number")
+"""Columns of `property_table`, each scaled to about [0, 1]."""
+
+
+def elements_by_electronegativity(symbols: Sequence[str]) -> list[Element]:
+    """Return the elements as formulas order them; ValueError for an unknown or repeated symbol."""
+    for symbol in symbols:
+        if not Element.is_valid_symbol(symbol):
+            raise ValueError(f"elements: {symbol!r} is not the symbol of an element")
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"elements: a symbol is repeated in {list(symbols)}")
+    elements = [Element(symbol) for symbol in symbols]
+    for element in elements:
+        if math.isnan(_electronegativity(element)) or math.isnan(_radius(element)):
+            raise ValueError(
+                f"elements: no electronegativity or atomic radius is tabulated for "
+                f"{element.symbol}; leave it out"
+            )
+    return sorted(elements, key=lambda element: (_electronegativity(element), element.symbol))
+
+
+def oxidation_states(element: Element) -> tuple[int, ...]:
+    """Non-zero oxidation states that the ICSD holds in at least 1 % of an element's compounds.
+
+    These rather than textbook ones: Ti 2, 3 and 4 rather than 4 alone, Cl -1 without +7. Zero is
+    left out, for with it every metal and alloy would pass as neutral.
+    """
+    states = tuple(int(state) for state in element.icsd_oxidation_states if state != 0)
+    if not states:
+        raise ValueError(
+            f"elements: {element.symbol} has no known oxidation state; leave it out or set "
+            "charge_neutral: false"
+        )
+    return states
+
+
+def property_table(elements: Sequence[Element]) -> NDArray[np.float64]:
+    """`PROPERTIES` of each element, `(e, 5)`."""
+    return np.array(
+        [
+            [
+                _electronegativity(element) / 4.0,
+                _radius(element) / 2.6,
+                element.group / 18.0,
+                element.row / 7.0,
+                float(element.mendeleev_no) / 103.0,
+            ]
+            for element in elements
+        ]
+    )
+
+
+def atomic_volumes(elements: Sequence[Element]) -> NDArray[np.float64]:
+    """Volume of a sphere of each element's atomic radius, `(e,)` Å³."""
+    radii = np.array([_radius(element) for element in elements])
+    return 4.0 / 3.0 * np.pi * radii**3
+
+
+def _radius(element: Element) -> float:
+    radius = element.atomic_radius
+    return math.nan if radius is None else float(radius)
+
+
+def _electronegativity(element: Element) -> float:
+    return float(element.X)

@@ -1,0 +1,131 @@
+"""A grid of n_dims integer coordinates, the GFlowNet's standard test bed (Bengio et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from sampler.environment import Candidate, Environment
+
+
+class HyperGrid(Environment):
+    """Points of a regular grid: start at the origin, step up one axis at a time, stop anywhere.
+
+    State `(n_dims + 1)`: coordinates 0 … length - 1, then 1 once stopped. Action i < n_dims adds
+    one to coordinate i, action n_dims stops. A candidate is a float64 numpy vector `(n_dims,)`:
+    `length` equally spaced values that include both ends of `bounds`, by default the integer
+    coordinates themselves. Source: Bengio et al. 2021 (arXiv 2106.04399), section 4.1.
+    """
+
+    def __init__(
+        self, n_dims: int, length: int, bounds: list[tuple[float, float]] | None = None
+    ) -> None:
+        if n_dims < 1:
+            raise ValueError(f"n_dims: expected at least 1, got {n_dims}")
+        if length < 2:
+            raise ValueError(f"length: expected at least 2, got {length}")
+        self.n_dims = n_dims
+        self.length = length
+        self.bounds = _checked_bounds(bounds, n_dims, length)
+        self.axes = np.stack([np.linspace(low, high, length) for low, high in self.bounds])
+        self.n_actions = n_dims + 1
+        self.n_policy_inputs = n_dims * (length + 1)
+        self.n_features = n_dims
+        self.max_steps = n_dims * (length - 1) + 1
+
+    def initial_states(self, n: int) -> Tensor:
+        return torch.zeros(n, self.n_dims + 1, dtype=torch.int64)
+
+    def forward_mask(self, states: Tensor) -> Tensor:
+        is_running = states[:, -1:] == 0
+        can_grow = states[:, :-1] < self.length - 1
+        return torch.cat([can_grow & is_running, is_running], dim=1)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        return states + one_hot(actions, self.n_actions)
+
+    def is_terminal(self, states: Tensor) -> Tensor:
+        return states[:, -1] == 1
+
+    def backward_mask(self, states: Tensor) -> Tensor:
+        is_stopped = states[:, -1:] == 1
+        return torch.cat([(states[:, :-1] > 0) & ~is_stopped, is_stopped], dim=1)
+
+    def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
+        return states - one_hot(actions, self.n_actions)
+
+    def policy_inputs(self, states: Tensor) -> Tensor:
+        """One-hot coordinates, then coordinates scaled to [-1, 1]: `(n, n_dims · (length + 1))`."""
+        coordinates = states[:, :-1]
+        inputs = torch.zeros(len(states), self.n_policy_inputs)
+        offsets = torch.arange(self.n_dims) * self.length
+        inputs.scatter_(1, coordinates + offsets, 1.0)
+        inputs[:, -self.n_dims :] = coordinates * (2.0 / (self.length - 1)) - 1.0
+        return inputs
+
+    def features(self, states: Tensor) -> Tensor:
+        """Coordinates scaled to [0, 1], `(n, n_dims)` float64."""
+        return states[:, :-1].double() / (self.length - 1)
+
+    def keys(self, states: Tensor) -> list[str]:
+        """Integer coordinates such as `3,17`."""
+        return [",".join(map(str, row)) for row in states[:, :-1].tolist()]
+
+    def from_keys(self, keys: Sequence[str]) -> Tensor:
+        rows = [[*self._coordinates(key), 1] for key in keys]
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.n_dims + 1)
+
+    def decode(self, states: Tensor) -> list[Candidate]:
+        coordinates = states[:, :-1].numpy()
+        return list(self.axes[np.arange(self.n_dims), coordinates])
+
+    def encode(self, candidates: Sequence[Candidate]) -> Tensor:
+        """States of points that lie on the grid to within 1e-6 of the spacing's axis length."""
+        rows = [[*self._nearest(candidate), 1] for candidate in candidates]
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.n_dims + 1)
+
+    def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
+        """Columns `x0`, `x1`, …: the real coordinates."""
+        return [{f"x{i}": float(x) for i, x in enumerate(point)} for point in self.decode(states)]
+
+    def _coordinates(self, key: str) -> list[int]:
+        parts = key.split(",")
+        if len(parts) != self.n_dims or not all(part.strip().isdecimal() for part in parts):
+            raise ValueError(f"key {key!r}: expected {self.n_dims} whole numbers such as '3,17'")
+        coordinates = [int(part) for part in parts]
+        if max(coordinates) >= self.length:
+            raise ValueError(f"key {key!r}: a coordinate is above {self.length - 1}")
+        return coordinates
+
+    def _nearest(self, candidate: Candidate) -> list[int]:
+        point = np.asarray(candidate, dtype=np.float64)
+        if point.shape != (self.n_dims,) or not np.isfinite(point).all():
+            raise ValueError(f"expected {self.n_dims} finite numbers, got {candidate!r}")
+        low, span = self.axes[:, 0], self.axes[:, -1] - self.axes[:, 0]
+        index = np.rint((point - low) / span * (self.length - 1)).astype(int)
+        index = index.clip(0, self.length - 1)
+        miss = np.abs(self.axes[np.arange(self.n_dims), index] - point) / span
+        if miss.max() > 1e-6:
+            axis = int(miss.argmax())
+            raise ValueError(
+                f"{point.tolist()} is not on the grid: x{axis} = {point[axis]:g}, the nearest "
+                f"grid value is {self.axes[axis, index[axis]]:g}"
+            )
+        return [int(i) for i in index]
+
+
+def _checked_bounds(
+    bounds: list[tuple[float, float]] | None, n_dims: int, length: int
+) -> list[tuple[float, float]]:
+    if bounds is None:
+        return [(0.0, float(length - 1))] * n_dims
+    if len(bounds) != n_dims:
+        raise ValueError(f"bounds: expected {n_dims} pairs, one a dimension, got {len(bounds)}")
+    for low, high in bounds:
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"bounds: expected finite low < high, got [{low}, {high}]")
+    return [(float(low), float(high)) for low, high in bounds]
