@@ -74,10 +74,13 @@ class CHGNetFormationEnergy:
         self.relax: Literal["none", "positions", "cell"] = relax
         self.n_placements = n_placements
         self.max_steps = max_steps
-        self.fmax = fmax
+        self.fmax = float(fmax)
         self.threads = threads
         self.window = PhysicalWindow(
-            min_distance_ratio, min_relaxed_distance_ratio, volume_per_atom, formation_energy
+            float(min_distance_ratio),
+            float(min_relaxed_distance_ratio),
+            (float(volume_per_atom[0]), float(volume_per_atom[1])),
+            (float(formation_energy[0]), float(formation_energy[1])),
         )
         self.version = self._version()
 
@@ -105,9 +108,10 @@ class CHGNetFormationEnergy:
             )
         except (NotRun, Unphysical) as reason:
             return reason
-        # A library under us chokes on a crystal nobody thought of: that row's answer, no other's.
         except Exception as error:
-            return error
+            # A library under us chokes on a crystal nobody thought of: the answer of that row, in
+            # one line and of a plain class, which reaches other processes in one piece.
+            return RuntimeError(" ".join(f"{type(error).__name__}: {error}".split()))
 
     def _version(self) -> str:
         # Whatever changes an answer changes the key of the query: another table or other options.

@@ -110,5 +110,5 @@ def relaxed(
         n_steps += end.n_steps
     if not end.is_converged:
         raise Unphysical(f"forces above {fmax:g} eV/A after {max_steps} relaxation steps")
-    window.check_relaxed(end.structure, end.energy - elements)
+    window.check_relaxed(end.structure, end.energy - elements, relaxation == "cell")
     return Relaxed(end.structure, end.energy, n_steps, True)

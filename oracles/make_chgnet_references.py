@@ -29,9 +29,7 @@ COVALENT = ["B", "C", "Si", "P", "Ge", "As", "Se", "Sb", "Te"]
 METALS = [
     *("Li", "Na", "K", "Rb", "Cs", "Be", "Mg", "Ca", "Sr", "Ba"),
     *("Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Al", "Ga", "In", "Sn"),
-    *("Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "Tl", "Pb", "Bi"),
-    *("Hf", "Ta", "W", "Re", "Os", "Ir", "Pt", "Au", "Hg"),
-    *("La", "Ce", "Pr", "Nd", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu"),
+    *("Y", "Zr", "Nb", "Mo", "Ag", "Cd", "La", "Hf", "Ta", "W", "Pb", "Bi"),
 ]
 MOLECULAR = ["H", "N", "O", "F", "S", "Cl", "Br", "I"]
 """Held at the measured cell, only positions relaxed: PBE, and so CHGNet, has no dispersion, which

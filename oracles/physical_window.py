@@ -27,7 +27,8 @@ class PhysicalWindow:
 
     `min_distance_ratio`: shortest distance between two atoms of a placement over the sum of their
     covalent radii (Cordero et al. 2008, doi 10.1039/b801115j). pyxtal draws down to 0.5.
-    `min_relaxed_distance_ratio`: the same once relaxed. Bonds in known crystals are not below 0.7.
+    `min_relaxed_distance_ratio`: the same once positions and cell are relaxed. Bonds in known
+    crystals are not below 0.7.
     `volume_per_atom`: A^3. Diamond has 5.7, caesium 117.
     `formation_energy`: eV/atom. The most stable known compounds, the fluorides of Ca, Sc, Y and La,
     reach -4.5. A placement that is not relaxed may lie far above 0.
@@ -83,11 +84,15 @@ class PhysicalWindow:
         self.check_volume(structure.volume / len(structure))
         _check_distances(structure, self.min_distance_ratio)
 
-    def check_relaxed(self, structure: Structure, formation_energy: float) -> None:
+    def check_relaxed(
+        self, structure: Structure, formation_energy: float, cell_is_relaxed: bool
+    ) -> None:
         """Raise `Unphysical` for a wrong volume, overlapping atoms or an impossible energy."""
         self.check_volume(structure.volume / len(structure))
         self.check_energy(formation_energy)
-        _check_distances(structure, self.min_relaxed_distance_ratio)
+        # A cell that was given small keeps its atoms close, however they move.
+        ratio = self.min_relaxed_distance_ratio if cell_is_relaxed else self.min_distance_ratio
+        _check_distances(structure, ratio)
 
 
 def _check_distances(structure: Structure, min_ratio: float) -> None:

@@ -21,7 +21,8 @@ class ConfigError(Exception):
     """A configuration that cannot run; `problems` holds one clear line for each error."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+        # A problem may quote anything, such as a message of several lines: each stays one line.
+        self.problems = [" ".join(problem.split()) for problem in problems]
         super().__init__("\n".join(self.problems))
 
 
@@ -137,6 +138,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *other`, which may stand twice
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -158,7 +161,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         # A subclass of the safe loader: it builds plain data only.
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
-    except yaml.YAMLError as error:
+    # ValueError: the loader makes dates and numbers of what looks like them, such as 2020-13-45.
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError([f"{path}: not valid YAML: {_yaml_problem(error)}"]) from None
     if not isinstance(data, dict):
         came = "nothing" if data is None else f"a {type(data).__name__}"
@@ -172,7 +176,7 @@ def _neighbours(path: Path) -> str:
     return did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")])
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
+def _yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
@@ -190,7 +194,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """A copy of `data` with `a.b.0.c=value` assignments applied; values are read as YAML."""
-    result: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    result: dict[str, Any] = _plain(data)
     problems = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -203,6 +207,18 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
     if problems:
         raise ConfigError(problems)
     return result
+
+
+def _plain(data: Any, around: tuple[int, ...] = ()) -> Any:
+    """A deep copy of plain data, with text for every key and for what is neither."""
+    if id(data) in around:
+        raise ConfigError(["config: a value holds itself (a YAML anchor inside of what it names)"])
+    inside = (*around, id(data))
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value, inside) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value, inside) for value in data]
+    return data if data is None or isinstance(data, str | int | float) else str(data)
 
 
 def _assign(data: Any, path: list[str], value: Any) -> None:

@@ -310,18 +310,29 @@ def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        _check_whole(db, path)
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"{path} is not a readable ledger: {error}") from None
+    return db
+
+
+def _check_whole(db: sqlite3.Connection, path: Path) -> None:
+    """LedgerError unless this is a ledger of our version, and undamaged."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version != SCHEMA_VERSION:
         raise LedgerError(
             f"{path} has schema version {version}, expected {SCHEMA_VERSION}: "
             "use the version of motherlode that wrote it"
         )
-    return db
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if not {"queries", "about"} <= tables:
+        raise LedgerError(f"{path} is not a ledger: it has no tables `queries` and `about`")
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise LedgerError(f"{path} is damaged: {' '.join(str(verdict).split())}")
 
 
 def _row(query: Query, campaign: str) -> tuple[Any, ...]:

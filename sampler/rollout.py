@@ -109,8 +109,9 @@ def choose(
     if exploration > 0:
         is_uniform = torch.rand(len(logits), 1, generator=generator) < exploration
         logits = logits.masked_fill(is_uniform, 0.0)
-    # -log of an exponential variate is a Gumbel variate.
-    noise = torch.empty_like(logits).exponential_(generator=generator).log_()
+    # -log(-log u) is a Gumbel variate; u = 0, which float32 draws now and then, would be -inf.
+    uniform = torch.rand(logits.shape, generator=generator).clamp_min_(1e-10)
+    noise = uniform.log_().neg_().log_()
     return (logits - noise).masked_fill_(~mask, -math.inf).argmax(dim=1)
 
 

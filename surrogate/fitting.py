@@ -21,8 +21,9 @@ def fit_prior(
 ) -> float:
     """Fit `prior` in place to n >= 1 observations; returns its log posterior a datum.
 
-    L-BFGS-B from the modes of the priors and from `n_starts - 1` random points around them. With
-    many observations the starts are compared on a subset, balanced over the fidelities.
+    L-BFGS-B from the modes of the priors, from a smooth and noisy explanation, and from random
+    points around that. With many observations the starts are compared on a subset, balanced over
+    the fidelities.
     """
     generator = torch.Generator().manual_seed(seed)
     screened = seen.rows(_screening_rows(seen.fidelities, prior.n_fidelities, generator))
@@ -31,6 +32,8 @@ def fit_prior(
     for start in range(n_starts):
         prior.load_state_dict(origin)
         if start > 0:
+            prior.explain_by_noise()
+        if start > 1:
             prior.randomise(generator)
         loss = _descend(prior, screened, max_iterations)
         if loss < best_loss:

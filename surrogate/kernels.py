@@ -38,6 +38,9 @@ _LOG_NOISE_PRIOR = (-4.0, 1.5)
 """Normal prior on the log noise variance: Hvarfner et al. 2024, but wider (sd 1 there), because
 what a cheap fidelity sees and the target does not looks like noise."""
 
+_SMOOTH, _NOISY = 1.0, -1.0
+"""Lengthscales over sqrt(d), and log noise variance, of a start that explains by noise."""
+
 _MIN_LENGTHSCALE = 2.5e-2
 BOUNDS: dict[str, tuple[float, float]] = {
     "target_kernel.raw_lengthscale": (-7.0, 9.0),
@@ -57,7 +60,7 @@ class JointPrior(nn.Module):
 
     def __init__(self, n_features: int, n_fidelities: int, is_correlated: bool) -> None:
         super().__init__()
-        self.n_fidelities = n_fidelities
+        self.n_features, self.n_fidelities = n_features, n_fidelities
         self.target_kernel: Any = _matern(n_features)
         self.discrepancy_kernel: Any = _matern(n_features)
         n_pairs = n_fidelities * (n_fidelities - 1) // 2
@@ -115,6 +118,16 @@ class JointPrior(nn.Module):
             + _log_normal(self.log_signal, _LOG_SIGNAL_PRIOR)
             + _log_normal(self.log_noise, _LOG_NOISE_PRIOR)
         )
+
+    def explain_by_noise(self) -> None:
+        """Set long lengthscales and much noise, the rival of the priors' wiggly, exact modes.
+
+        Noise and a process with short lengthscales explain the same data; each holds an optimum.
+        """
+        with torch.no_grad():
+            for kernel in (self.target_kernel, self.discrepancy_kernel):
+                kernel.lengthscale = _SMOOTH * math.sqrt(self.n_features)
+            self.log_noise.fill_(_NOISY)
 
     def randomise(self, generator: torch.Generator) -> None:
         """Draw the free parameters near their priors, for another start of the optimiser."""

@@ -72,7 +72,7 @@ def build_tree(
                 "n_atoms_per_element"
             )
         fits = _packed(_fitting_groups(tuples, groups, has_lattice))
-        actions, rows, n_balanced = _valid(rules, tuples, fits.any(axis=1), n_kinds)
+        actions, rows, n_balanced = _valid(rules, tuples, (fits != 0).any(axis=1), n_kinds)
         n_neutral += n_balanced
         levels.append((actions, fits[rows]))
     if sum(len(actions) for actions, _ in levels) == 0:
@@ -96,7 +96,8 @@ def count_tuples(rules: CompositionRules, size: int) -> Ints:
         ]
         tuples = np.concatenate(grown)
         tuples = tuples[tuples.sum(axis=1) + n_left * low <= rules.n_atoms[1]]
-    return tuples[tuples.sum(axis=1) >= rules.n_atoms[0]]
+    enough: Ints = tuples[tuples.sum(axis=1) >= rules.n_atoms[0]]
+    return enough
 
 
 def is_neutral(tuples: Ints, states: Sequence[tuple[int, ...]]) -> Bools:

@@ -8,6 +8,7 @@ b, c. Named axes: n rows, b bins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,10 +56,10 @@ class LatticeGrid:
         self.options = options
         self.max_atoms = max_atoms
         self.n_bins = n_bins = options.n_bins
-        low, high = torch.tensor(options.lengths, dtype=torch.float64).log()
-        self.log_step = (high - low) / (n_bins - 1)
-        self.log_shortest = low
-        self.lengths = (low + self.log_step * torch.arange(n_bins)).exp()
+        self._log_shortest = math.log(options.lengths[0])
+        self._log_step = math.log(options.lengths[1] / options.lengths[0]) / (n_bins - 1)
+        bins = torch.arange(n_bins, dtype=torch.float64)
+        self.lengths = (self._log_shortest + self._log_step * bins).exp()
         self.angles = torch.linspace(*options.angles, n_bins, dtype=torch.float64)
         self.n_free = torch.tensor([len(FREE_SLOTS[name]) for name in SYSTEMS])
         self.slot = torch.zeros(len(SYSTEMS), 7, dtype=torch.int64)
@@ -68,16 +69,21 @@ class LatticeGrid:
             self.weight[i, [s for s in FREE_SLOTS[name] if s >= 3]] = 1
             self.weight[i, 3] += len(_TIED_TO_A.get(name, ()))
         self._log_factors = {name: self._all_log_factors(name) for name in SYSTEMS}
+        self._flat_log_factors = torch.cat([self._log_factors[name].view(-1) for name in SYSTEMS])
+        self._first_factor, self._factor_stride = self._factor_index()
         self._angle_masks: dict[str, list[Tensor]] = {}
 
     def has_lattice(self, system: int) -> Tensor:
         """Whether a system has a lattice within the window for each number of atoms, bool."""
-        return self._has_lengths(SYSTEMS[system]).reshape(self.max_atoms + 1, -1).any(dim=1)
+        by_atoms = self._has_lengths(SYSTEMS[system]).reshape(self.max_atoms + 1, -1)
+        return by_atoms.any(dim=1)
 
     def allowed_bins(self, systems: Tensor, bins: Tensor, n_set: Tensor, n_atoms: Tensor) -> Tensor:
         """Bins that the next parameter may take, `(n, b)` bool; `n_set` `(n,)` are chosen."""
         slot = self.slot[systems, n_set]
         allowed = self._allowed_lengths(systems, bins, slot, n_atoms)
+        if bool((slot >= 3).all()):
+            return allowed
         for i, name in enumerate(SYSTEMS):
             free = [s for s in FREE_SLOTS[name] if s < 3]
             for n_chosen, next_slot in enumerate(free):
@@ -102,7 +108,7 @@ class LatticeGrid:
     def log_volumes(self, systems: Tensor, bins: Tensor) -> Tensor:
         """Log of the volume (Å³) of complete lattices, `(n,)` float64."""
         total = self._length_sum(systems, bins)
-        return 3 * self.log_shortest + self.log_step * total + self._log_factor(systems, bins)
+        return 3 * self._log_shortest + self._log_step * total + self._log_factor(systems, bins)
 
     def room(self, systems: Tensor, bins: Tensor, n_atoms: Tensor) -> Tensor:
         """How far the summed length bins lie below both ends of the volume window, `(n, 2)`."""
@@ -126,7 +132,7 @@ class LatticeGrid:
         nearest = self.parameters(torch.tensor([system]), bins)[0]
         miss = torch.cat(
             [
-                (nearest[:3] / given[:3]).log().abs() / self.log_step,
+                (nearest[:3] / given[:3]).log().abs() / self._log_step,
                 (nearest[3:] - given[3:]).abs() / (self.angles[1] - self.angles[0]),
             ]
         )
@@ -154,24 +160,26 @@ class LatticeGrid:
 
     def _window(self, n_atoms: Tensor, log_factor: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest and largest sum of length bins whose volume lies in the window, int64."""
-        low, high = (
-            (n_atoms.double().log() + _log(volume) - 3 * self.log_shortest - log_factor)
-            / self.log_step
-            for volume in self.options.volume_per_atom
-        )
-        return (low - _SLACK).ceil().long(), (high + _SLACK).floor().long()
+        log_volume = n_atoms.double().log() - log_factor - 3 * self._log_shortest
+        smallest, largest = map(math.log, self.options.volume_per_atom)
+        low = (log_volume + smallest) / self._log_step - _SLACK
+        high = (log_volume + largest) / self._log_step + _SLACK
+        return low.ceil().long(), high.floor().long()
 
     def _log_factor(self, systems: Tensor, bins: Tensor) -> Tensor:
-        """Log f(angles) of each row, `(n,)`; of meaning once its angles are chosen."""
-        index = (bins[:, :3] - 1).clamp_min(0)
-        result = torch.zeros(len(bins), dtype=torch.float64)
+        """log f(angles) of each row, `(n,)`; of meaning once its angles are chosen."""
+        chosen = (bins[:, :3] - 1).clamp_min(0)
+        index = self._first_factor[systems] + (self._factor_stride[systems] * chosen).sum(dim=1)
+        return self._flat_log_factors[index]
+
+    def _factor_index(self) -> tuple[Tensor, Tensor]:
+        """Where a system's log f begin in the flat table `(s,)`, and each angle's stride there."""
+        sizes = torch.tensor([self._log_factors[name].numel() for name in SYSTEMS])
+        strides = torch.zeros(len(SYSTEMS), 3, dtype=torch.int64)
         for i, name in enumerate(SYSTEMS):
-            rows = (systems == i).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
             free = [slot for slot in FREE_SLOTS[name] if slot < 3]
-            result[rows] = self._log_factors[name][tuple(index[rows, slot] for slot in free)]
-        return result
+            strides[i, free] = torch.tensor(self._log_factors[name].stride(), dtype=torch.int64)
+        return sizes.cumsum(0) - sizes, strides
 
     def _all_log_factors(self, name: str) -> Tensor:
         """Log f over the grid of a system's free angles, one axis each; -inf for flat cells."""
@@ -182,7 +190,7 @@ class LatticeGrid:
         for slot, grid in zip(free, grids, strict=True):
             angles[slot] = grid
         factor = volume_factor(*angles)
-        return factor.log().masked_fill(factor < MIN_VOLUME_FACTOR, -torch.inf)
+        return factor.log().masked_fill(factor < MIN_VOLUME_FACTOR, -torch.inf).contiguous()
 
     def _has_lengths(self, name: str) -> Tensor:
         """Whether the window can be met, for 0 … max_atoms atoms and each choice of free angles."""
@@ -210,7 +218,3 @@ def volume_factor(alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
     """Volume of a cell over a·b·c from its angles in degrees; 0 where no such cell exists."""
     x, y, z = (angle.deg2rad().cos() for angle in (alpha, beta, gamma))
     return (1 - x**2 - y**2 - z**2 + 2 * x * y * z).clamp_min(0).sqrt()
-
-
-def _log(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64).log()

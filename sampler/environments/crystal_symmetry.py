@@ -70,7 +70,12 @@ def is_compatible(group: SpaceGroup, counts: Sequence[int]) -> bool:
 
     Counts are of the conventional cell, as in Crystal-GFN (arXiv 2310.04925).
     """
-    uses: set[Uses] = {(0,) * len(group.fixed)}
+    return can_finish(group, (0,) * len(group.fixed), counts)
+
+
+def can_finish(group: SpaceGroup, used: Uses, counts: Sequence[int]) -> bool:
+    """`is_compatible` when some of the fixed sites are taken already."""
+    uses = {used}
     for count in counts:
         uses = _with_element(group, uses, count)
     return len(uses) > 0

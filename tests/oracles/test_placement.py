@@ -48,7 +48,7 @@ def test_seeds_follow_the_content() -> None:
     moved.translate_sites([0], [0.01, 0, 0])
     seeds = {placement_seed(crystal(), 0), placement_seed(crystal(), 1), placement_seed(moved, 0)}
     assert len(seeds) == 3
-    assert placement_seed(crystal(), 0) == 2193614473  # equal on every machine
+    assert placement_seed(crystal(), 0) == 1907853173  # equal on every machine
 
 
 def test_a_space_group_that_is_not_stated_is_found() -> None:
@@ -63,7 +63,7 @@ def test_a_space_group_that_is_not_stated_is_found() -> None:
 def test_an_impossible_space_group_is_an_error(number: object) -> None:
     wrong = crystal()
     wrong.properties["space_group"] = number
-    with pytest.raises(ValueError, match="space.group"):
+    with pytest.raises(ValueError, match=r"space.group"):
         with_space_group(wrong)
 
 

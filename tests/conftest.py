@@ -1,0 +1,29 @@
+"""Fixtures for all tests: one thread, and no plug-in of one test in the next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny tensors are fastest on one thread, and the machine may be shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules that a test imported from its own folder, and how they were found."""
+    finders = list(sys.meta_path)
+    yield
+    sys.meta_path[:] = finders
+    ours = tmp_path_factory.getbasetemp()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(ours):
+            del sys.modules[name]

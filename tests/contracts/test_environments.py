@@ -1,0 +1,164 @@
+"""The laws of `sampler.environment.Environment`, over every registered environment."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sampler import ENVIRONMENTS, environment
+from sampler.baselines import Random
+from sampler.environment import Environment
+from sampler.rollout import Trajectories, roll_out
+
+SMALL: dict[str, dict[str, Any]] = {
+    "hyper_grid": {"n_dims": 3, "length": 5, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)]},
+    "crystal": {
+        "elements": ["Li", "Mg", "Ti", "O", "F"],
+        "space_groups": [1, 2, 14, 62, 136, 166, 194, 225],
+        "n_atoms": (2, 10),
+        "n_bins": 10,
+    },
+}
+
+
+@cache
+def small(kind: str) -> Environment:
+    return environment(kind, **SMALL[kind])
+
+
+@pytest.fixture(params=sorted(ENVIRONMENTS))
+def space(request: pytest.FixtureRequest) -> Environment:
+    return small(request.param)
+
+
+@cache
+def _trajectories(kind: str) -> tuple[Trajectories, Tensor]:
+    space, generator = small(kind), torch.Generator().manual_seed(0)
+    trajectories = roll_out(
+        space, lambda inputs: torch.zeros(len(inputs), space.n_actions), 500, generator
+    )
+    parents = space.step_back(trajectories.children, trajectories.actions)
+    return trajectories, parents
+
+
+@pytest.fixture
+def walk(space: Environment, request: pytest.FixtureRequest) -> tuple[Trajectories, Tensor]:
+    return _trajectories(request.node.callspec.params["space"])
+
+
+def test_every_registered_environment_is_tested() -> None:
+    assert set(SMALL) == set(ENVIRONMENTS)
+
+
+def test_stepping_back_undoes_a_step(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
+    trajectories, parents = walk
+    before = parents.clone()
+    assert torch.equal(space.step(parents, trajectories.actions), trajectories.children)
+    assert torch.equal(parents, before), "step changed its argument"
+    again = space.step_back(trajectories.children, trajectories.actions)
+    assert torch.equal(again, parents)
+    # A backward-reconstructed parent is the state that the rollout really was in.
+    assert torch.equal(space.policy_inputs(parents), trajectories.inputs)
+
+
+def test_masks_agree_with_steps(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
+    trajectories, parents = walk
+    assert torch.equal(space.forward_mask(parents), trajectories.masks)
+    backward = space.backward_mask(trajectories.children)
+    assert bool(backward.gather(1, trajectories.actions[:, None]).all())
+    rows, actions = backward.nonzero(as_tuple=True)
+    grandparents = space.step_back(trajectories.children[rows], actions)
+    assert bool(space.forward_mask(grandparents).gather(1, actions[:, None]).all())
+    assert torch.equal(space.step(grandparents, actions), trajectories.children[rows])
+
+
+def test_every_allowed_action_can_be_undone(
+    space: Environment, walk: tuple[Trajectories, Tensor]
+) -> None:
+    _, parents = walk
+    parents = parents[::25]
+    rows, actions = space.forward_mask(parents).nonzero(as_tuple=True)
+    children = space.step(parents[rows], actions)
+    assert bool(space.backward_mask(children).gather(1, actions[:, None]).all())
+    assert torch.equal(space.step_back(children, actions), parents[rows])
+
+
+def test_there_is_no_dead_end(space: Environment) -> None:
+    states = Random(space).sample(2000, seed=1)  # raises at a dead end, or beyond max_steps
+    assert bool(space.is_terminal(states).all())
+    assert not bool(space.forward_mask(states).any())
+
+
+def test_no_trajectory_is_longer_than_max_steps(walk: tuple[Trajectories, Tensor], space) -> None:
+    trajectories, _ = walk
+    assert int(trajectories.rows.bincount().max()) <= space.max_steps
+
+
+def test_the_initial_state_has_no_parent(space: Environment) -> None:
+    states = space.initial_states(3)
+    assert states.dtype == torch.int64
+    assert len(states) == 3
+    assert not bool(space.backward_mask(states).any())
+    assert not bool(space.is_terminal(states).any())
+
+
+def test_keys_tell_states_apart_and_lead_back(space: Environment) -> None:
+    states = Random(space).sample(300, seed=2)
+    keys = space.keys(states)
+    assert torch.equal(space.from_keys(keys), states)
+    assert len(set(keys)) == len(torch.unique(states, dim=0))
+    assert space.keys(space.from_keys(keys)) == keys
+    assert space.keys(states[:0]) == []
+    assert space.from_keys([]).shape == states[:0].shape
+
+
+def test_a_malformed_key_is_refused_by_name(space: Environment) -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        space.from_keys(["nonsense"])
+
+
+def test_decode_and_encode_are_inverse(space: Environment) -> None:
+    states = Random(space).sample(60, seed=3)
+    candidates = space.decode(states)
+    assert len(candidates) == len(states)
+    made = [i for i, made in enumerate(candidates) if not isinstance(made, Exception)]
+    assert len(made) > 0.7 * len(states)
+    assert torch.equal(space.encode([candidates[i] for i in made]), states[made])
+
+
+def test_features_are_finite_and_as_wide_as_declared(space: Environment) -> None:
+    states = Random(space).sample(500, seed=4)
+    features = space.features(states)
+    assert features.shape == (500, space.n_features)
+    assert features.dtype == torch.float64
+    assert bool(features.isfinite().all())
+    assert -0.5 <= float(features.min())
+    assert float(features.max()) <= 1.5
+    assert space.features(states[:0]).shape == (0, space.n_features)
+
+
+def test_policy_inputs_are_float32_and_as_wide_as_declared(
+    space: Environment, walk: tuple[Trajectories, Tensor]
+) -> None:
+    trajectories, parents = walk
+    for states in (space.initial_states(2), parents, trajectories.terminal_states):
+        inputs = space.policy_inputs(states)
+        assert inputs.shape == (len(states), space.n_policy_inputs)
+        assert inputs.dtype == torch.float32
+        assert float(inputs.abs().max()) <= 1.0 + 1e-6
+
+
+def test_the_policy_can_tell_states_apart(walk: tuple[Trajectories, Tensor]) -> None:
+    trajectories, parents = walk
+    n_states = len(torch.unique(parents, dim=0))
+    assert len(torch.unique(trajectories.inputs, dim=0)) == n_states
+
+
+def test_families_and_columns_cover_every_state(space: Environment) -> None:
+    states = Random(space).sample(20, seed=5)
+    assert len(space.families(states)) == 20
+    columns = space.describe(states)
+    assert len(columns) == 20
+    assert all(row.keys() == columns[0].keys() for row in columns)

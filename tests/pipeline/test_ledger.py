@@ -1,0 +1,364 @@
+"""The ledger's laws: never over budget, never twice, never lost; whole or an error in one line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.ledger import (
+    SCHEMA_VERSION,
+    Ledger,
+    LedgerError,
+    OverBudgetError,
+    affordable,
+    query_key,
+)
+from tests.fakes import a_query
+
+CONTRACT = (
+    "key campaign round candidate fidelity oracle state declared_cost actual_cost value error "
+    "reason created_at finished_at"
+).split()
+BUDGET = 5.0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(tmp_path / "ledger.sqlite", {"campaign": "test"})
+    yield opened
+    opened.close()
+
+
+def state_of(ledger: Ledger) -> dict[str, str]:
+    frame = ledger.to_frame()
+    return dict(zip(frame["key"], frame["state"], strict=True))
+
+
+KEYS = st.sampled_from([f"k{i}" for i in range(8)])
+COSTS = st.sampled_from([0.1, 0.2, 0.3, 0.7, 1.0, 2.5])
+MOVES = st.one_of(
+    st.tuples(st.just("reserve"), st.lists(st.tuples(KEYS, COSTS), max_size=5)),
+    st.tuples(st.just("start"), st.lists(KEYS, max_size=3)),
+    st.tuples(st.just("commit"), KEYS),
+    st.tuples(st.just("fail"), KEYS),
+    st.tuples(st.just("refund"), KEYS),
+    st.tuples(st.just("reopen"), st.none()),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(moves=st.lists(MOVES, max_size=25))
+def test_law_any_sequence_keeps_the_budget_and_every_outcome(
+    moves: list[tuple[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("law") / "ledger.sqlite"
+    ledger = Ledger.open(path, {})
+    held: dict[str, tuple[str, float]] = {}  # what the ledger ought to hold: state and cost
+    for name, what in moves:
+        if name == "reopen":
+            ledger.close()
+            ledger = Ledger.open(path, {})
+        elif name == "reserve":
+            _reserve(ledger, held, what)
+        elif name == "start":
+            ledger.start(what)
+            for key in what:
+                if held.get(key, ("", 0))[0] == "reserved":
+                    held[key] = ("running", held[key][1])
+        else:
+            _finish(ledger, held, name, what)
+        assert ledger.spend() + ledger.promised() <= BUDGET + 1e-8
+        assert state_of(ledger) == {key: state for key, (state, _) in held.items()}
+        ended = [cost for state, cost in held.values() if state in ("done", "failed")]
+        assert ledger.spend() == pytest.approx(sum(ended))
+    ledger.close()
+
+
+def _reserve(ledger: Ledger, held: dict[str, tuple[str, float]], what: object) -> None:
+    wanted = {}
+    for key, cost in what:
+        if key not in held:
+            wanted[key] = cost
+    queries = [a_query(key, dict(what)[key]) for key, _ in what]
+    committed = sum(cost for _, cost in held.values())
+    if sum(wanted.values()) + committed > BUDGET + 1e-9:
+        with pytest.raises(OverBudgetError):
+            ledger.reserve(queries, "test", BUDGET)
+        return
+    assert sorted(ledger.reserve(queries, "test", BUDGET)) == sorted(wanted)
+    held |= {key: ("reserved", cost) for key, cost in wanted.items()}
+
+
+def _finish(ledger: Ledger, held: dict[str, tuple[str, float]], name: str, key: object) -> None:
+    state, cost = held.get(key, ("", 0.0))
+
+    def end() -> None:
+        if name == "commit":
+            ledger.commit(key, {"value": 1.5}, 1.5, cost, 0.1)
+        else:
+            ledger.fail(key, "why", cost if name == "fail" else 0.0)
+
+    if state not in ("reserved", "running"):
+        with pytest.raises(LedgerError, match="not open"):
+            end()
+        return
+    end()
+    held[key] = ("done" if name == "commit" else "failed", 0.0 if name == "refund" else cost)
+
+
+def test_reserve_is_all_or_nothing(ledger: Ledger) -> None:
+    with pytest.raises(OverBudgetError, match="costs 6; of 5 only 5 is left"):
+        ledger.reserve([a_query(f"k{i}") for i in range(6)], "test", BUDGET)
+    assert ledger.to_frame().empty
+    ledger.reserve([a_query(f"k{i}") for i in range(5)], "test", BUDGET)
+    assert ledger.promised() == 5
+
+
+def test_decimal_costs_add_up_to_the_whole_budget(ledger: Ledger) -> None:
+    for i in range(50):  # 50 × 0.1 is more than 5 in floating point
+        ledger.reserve([a_query(f"k{i}", 0.1)], "test", BUDGET)
+    with pytest.raises(OverBudgetError):
+        ledger.reserve([a_query("one more", 0.1)], "test", BUDGET)
+
+
+def test_a_held_key_is_free_whatever_its_state(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a", 4.0), a_query("b", 1.0)], "test", BUDGET)
+    ledger.commit("a", {"value": 1.0}, 1.0, 4.0, 0.0)
+    assert ledger.reserve([a_query("a", 4.0), a_query("b", 1.0)], "test", BUDGET) == []
+    assert state_of(ledger) == {"a": "done", "b": "reserved"}
+
+
+def test_a_key_twice_in_one_batch_is_one_query(ledger: Ledger) -> None:
+    assert ledger.reserve([a_query("a"), a_query("a")], "test", 1.0) == ["a"]
+
+
+def test_a_refund_costs_nothing_and_a_failure_its_price(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a"), a_query("b")], "test", BUDGET)
+    ledger.fail("a", "could not start", 0.0)
+    ledger.fail("b", "went wrong", 1.0, 2.5)
+    assert ledger.spend() == 1.0
+    assert ledger.promised() == 0.0
+    frame = ledger.to_frame().set_index("key")
+    assert frame.loc["a", "actual_cost"] == 0.0
+    assert frame.loc["b", "error"] == "went wrong"
+    assert frame.loc["b", "seconds"] == 2.5
+
+
+def test_an_outcome_is_kept_whole(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a", 0.3)], "test", BUDGET)
+    value = 0.1 + 0.2
+    ledger.commit("a", {"energy": value, "gap": 1e-300}, value, 0.3, 1.0)
+    (row,) = ledger.to_frame().to_dict("records")
+    assert row["value"] == value
+    assert row["properties"] == {"energy": value, "gap": 1e-300}
+    assert row["description"] == {"formula": "Fe₂O₃"}
+    assert row["reason"] == {"why": "test"}
+    assert row["created_at"] <= row["finished_at"]
+
+
+def test_the_table_has_the_columns_of_the_public_contract(ledger: Ledger) -> None:
+    assert list(ledger.to_frame().columns)[: len(CONTRACT)] == CONTRACT
+    with sqlite3.connect(ledger.path) as db:
+        names = [row[1] for row in db.execute("PRAGMA table_info(queries)")]
+    assert names[: len(CONTRACT)] == CONTRACT
+
+
+def test_queries_come_in_order_of_reservation(ledger: Ledger) -> None:
+    keys = ["z", "a", "m"]
+    ledger.reserve([a_query(k) for k in keys], "test", BUDGET)
+    ledger.reserve([a_query("b", round=1)], "test", BUDGET)
+    assert list(ledger.to_frame()["key"]) == [*keys, "b"]
+    assert [row["key"] for row in ledger.open_queries()] == [*keys, "b"]
+    assert [row["key"] for row in ledger.round_queries(1)] == ["b"]
+    assert ledger.last_round() == 1
+    ledger.start(["z"])
+    assert ledger.counts() == {"target": {"reserved": 3, "running": 1}}
+
+
+def test_an_empty_ledger_has_no_round_and_no_spend(ledger: Ledger) -> None:
+    assert ledger.last_round() is None
+    assert ledger.spend() == ledger.promised() == 0.0
+    assert ledger.counts() == {}
+    assert ledger.to_frame()["value"].dtype == "float64"
+
+
+def test_known_values_cost_nothing_and_stay(ledger: Ledger) -> None:
+    ledger.record_known([a_query("a"), a_query("b")], [1.0, 2.0], "test")
+    ledger.record_known([a_query("a")], [9.0], "test")
+    assert ledger.spend() == 0.0
+    assert list(ledger.to_frame()["value"]) == [1.0, 2.0]
+    assert ledger.reserve([a_query("a")], "test", BUDGET) == []
+
+
+def test_about_is_kept_and_changed(tmp_path: Path) -> None:
+    with_about = Ledger.open(tmp_path / "l.sqlite", {"campaign": "x", "config": "old"})
+    with_about.set_about({"config": "new", "finished": "yes"})
+    with_about.forget("finished")
+    with_about.close()
+    assert Ledger.read(tmp_path / "l.sqlite").about() == {"campaign": "x", "config": "new"}
+
+
+def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
+    bad = a_query("b", reason={"why": object()})
+    with pytest.raises(TypeError):
+        ledger.reserve([a_query("a"), bad], "test", BUDGET)
+    assert ledger.to_frame().empty
+    ledger.reserve([a_query("a")], "test", BUDGET)  # and the ledger still works
+
+
+def test_a_reader_sees_whole_transactions_while_a_writer_writes(ledger: Ledger) -> None:
+    reader = Ledger.read(ledger.path)
+    seen: list[int] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(len(reader.to_frame()))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for batch in range(30):
+        ledger.reserve([a_query(f"{batch}-{i}", 0.01) for i in range(5)], "test", BUDGET)
+    stop.set()
+    thread.join()
+    assert seen
+    assert all(n % 5 == 0 for n in seen)  # never a part of a batch
+    assert seen == sorted(seen)
+    assert len(reader.to_frame()) == 150
+    reader.close()
+
+
+def test_a_reader_cannot_write(ledger: Ledger) -> None:
+    reader = Ledger.read(ledger.path)
+    with pytest.raises(sqlite3.OperationalError):
+        reader.reserve([a_query("a")], "test", BUDGET)
+    reader.close()
+
+
+def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path; from pipeline.ledger import Ledger\n"
+        "from pipeline.ledger import Query\n"
+        "l = Ledger.open(Path(sys.argv[1]), {})\n"
+        "l.reserve([Query('a', 0, 'c', 't', 'o', 1.0, 'f')], 'x', 5)\n"
+        "l.commit('a', {'value': 2.0}, 2.0, 1.0, 0)\n"
+        "l._db.execute('BEGIN IMMEDIATE')\n"
+        "l._db.execute(\"UPDATE queries SET value = 99\")\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).parents[2]
+    died = subprocess.run([sys.executable, "-c", script, str(path), str(root)])
+    assert died.returncode == -9
+    reader = Ledger.read(path)
+    assert list(reader.to_frame()["value"]) == [2.0]
+    reader.close()
+    writer = Ledger.open(path, {})
+    assert writer.spend() == 1.0
+    writer.close()
+
+
+def test_a_crash_while_creating_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    for name in ("ledger.new", "ledger.new-journal", "ledger.new-wal"):
+        (tmp_path / name).write_bytes(b"half a ledger")
+    with pytest.raises(LedgerError, match="no campaign here"):
+        Ledger.read(path)
+    made = Ledger.open(path, {"campaign": "x"})
+    assert made.about() == {"campaign": "x"}
+    made.close()
+    assert not list(tmp_path.glob("ledger.new*"))
+
+
+def test_opening_again_keeps_what_it_is_about(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger.open(path, {"campaign": "first"}).close()
+    again = Ledger.open(path, {"campaign": "second"})
+    assert again.about() == {"campaign": "first"}
+    again.close()
+
+
+def whole_ledger(path: Path) -> None:
+    made = Ledger.open(path, {"campaign": "x"})
+    made.reserve([a_query(f"k{i}", 0.01) for i in range(200)], "x", BUDGET)
+    made.close()
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "garbage":
+        path.write_bytes(b"this is no database, whatever its name says" * 100)
+    elif how == "other version":
+        with sqlite3.connect(path) as db:
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    elif how == "foreign":
+        path.unlink()
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE cooking (recipe TEXT)")
+    elif how == "foreign of our version":
+        path.unlink()
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE cooking (recipe TEXT)")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif how == "torn":
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "header only":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        whole = bytearray(path.read_bytes())
+        whole[4096:] = b"\xa5" * (len(whole) - 4096)
+        path.write_bytes(whole)
+
+
+SPOILS = [
+    "garbage",
+    "other version",
+    "foreign",
+    "foreign of our version",
+    "torn",
+    "header only",
+    "scribbled over",
+]
+
+
+@pytest.mark.parametrize("how", SPOILS)
+@pytest.mark.parametrize("mode", ["open", "read"])
+def test_a_spoilt_ledger_is_one_clear_error(tmp_path: Path, how: str, mode: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    whole_ledger(path)
+    spoil(path, how)
+    before = path.read_bytes()
+    with pytest.raises(LedgerError) as caught:
+        Ledger.open(path, {}) if mode == "open" else Ledger.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before  # whatever is left of it is left alone
+
+
+def test_keys_are_stable_and_differ_by_every_part() -> None:
+    assert query_key("branin", "low", "3,4") == "c74dd7617b8d31bf"
+    parts = [("a", "low", "x"), ("a", "low", "y"), ("a", "top", "x"), ("b", "low", "x")]
+    assert len({query_key(*p) for p in parts}) == 4
+    assert query_key("a", "b", "cd") != query_key("a", "bc", "d")
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_affordable_allows_only_for_rounding(cost: float, left: float) -> None:
+    assert affordable(cost, left) == (cost <= left + 1e-9 * max(1, left))
+
+
+def test_reasons_are_json_that_other_programs_read(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a", reason={"why": "größer", "gain": -1.5})], "test", BUDGET)
+    with sqlite3.connect(ledger.path) as db:
+        (text,) = db.execute("SELECT reason FROM queries").fetchone()
+    assert json.loads(text) == {"why": "größer", "gain": -1.5}
