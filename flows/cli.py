@@ -256,13 +256,10 @@ def track(
 
 
 def _print_best(directory: Path) -> None:
-    from pipeline.report import best_table
+    from pipeline.snapshot import read_snapshot
+    from pipeline.tables import best_table
 
-    from pipeline.status import open_ledger
-
-    ledger, config = open_ledger(directory)
-    table = best_table(ledger.to_frame(), config, 10)
-    ledger.close()
+    table = best_table(read_snapshot(directory))
     if table.empty:
         console.print("nothing was found at the target fidelity yet")
         return

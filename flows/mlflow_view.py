@@ -25,7 +25,7 @@ import yaml
 from pipeline import metrics
 from pipeline.figures import all_figures
 from pipeline.snapshot import Snapshot
-from pipeline.tables import batch_table, best_table
+from pipeline.tables import CALIBRATION, batch_table, best_table
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -65,7 +65,9 @@ class MlflowView:
         # A server knows where its artifacts go; a plain store would put them where we stand.
         is_served = uri.startswith(("http", "databricks"))
         place = None if is_served else (self.directory / "mlflow-artifacts").as_uri()
-        return str(self._client.create_experiment(name, artifact_location=place))
+        # Without its kind the pages open on those for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, place, tags))
 
     def sync(self, snapshot: Snapshot) -> None:
         """Show every complete round that is not shown yet; a half-written one is written anew."""
@@ -89,7 +91,7 @@ class MlflowView:
         parent = self._parent_run(snapshot)
         with tempfile.TemporaryDirectory() as folder:
             _write_figures(snapshot, Path(folder))
-            best_table(snapshot.frame, snapshot.config).to_csv(Path(folder) / "best.csv")
+            best_table(snapshot).to_csv(Path(folder) / "best.csv")
             _write_config(snapshot, Path(folder))
             self._client.log_artifacts(parent, folder)
         self._client.set_terminated(parent, status, _times(snapshot.frame)[1])
@@ -201,7 +203,7 @@ def round_metrics(snapshot: Snapshot, number: int) -> dict[str, float]:
     calibration = told.pop("calibration")
     told["diversity"] = told.pop("batch_diversity")
     for fidelity, figures in calibration.items():
-        told |= {f"calibration/{fidelity}/{name}": value for name, value in figures.items()}
+        told |= {f"calibration.{fidelity}.{name}": figures[name] for name in CALIBRATION}
     notes = snapshot.notes.get(number, {})
     told |= {f"proposals.{name}": value for name, value in notes.get("proposals", {}).items()}
     told |= {name: notes.get(name) for name in ("seconds_fit", "seconds_train")}
@@ -245,7 +247,7 @@ def _tags(snapshot: Snapshot) -> dict[str, str]:
 
 def _metric_name(name: str) -> str:
     """A name that MLflow takes: a fidelity may be called anything."""
-    return re.sub(r"[^\w\-. /]", "_", name)[:MAX_NAME]
+    return re.sub(r"[^\w\-. ]", "_", name)[:MAX_NAME]
 
 
 def _times(rows: pd.DataFrame) -> tuple[int, int]:
@@ -271,6 +273,21 @@ def _write_figures(snapshot: Snapshot, folder: Path) -> None:
 
 def _write_config(snapshot: Snapshot, folder: Path) -> None:
     (folder / "config.resolved.yaml").write_text(snapshot.about["config"], encoding="utf-8")
+
+
+def create_store(path: Path) -> None:
+    """Create an empty SQLite store where there is none, whole or not at all.
+
+    MLflow makes it in dozens of migrations, and cannot go on with one that was stopped half-way.
+    """
+    if path.exists():
+        return
+    for leftover in path.parent.glob(".mlflow-*"):
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        import_client()(tracking_uri=f"sqlite:///{fresh}").search_experiments(max_results=1)
+        fresh.rename(path)
 
 
 def import_client() -> Any:

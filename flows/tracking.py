@@ -6,6 +6,7 @@ call catches up, and `motherlode track DIR --rebuild` makes the whole view anew.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shlex
 import sqlite3
@@ -76,16 +77,17 @@ class MlflowTracking(Progress):
 
     def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
         try:
-            work(*arguments)
+            _while_alone(self.directory, work, *arguments)
         # Whatever goes wrong in a view must never stop or change a round.
         except Exception as error:
             if self.failure is None:
                 logger.warning("%s", _remedy(self.directory, error))
+            self._view = None  # perhaps its runs are gone: the next call opens it anew
             self.failure = f"{type(error).__name__}: {error}"
 
     def _now(self, work: Callable[[], None]) -> None:
         try:
-            self._worker.submit(work).result()
+            self._worker.submit(_while_alone, self.directory, work).result()
         except LedgerError:
             raise
         except Exception as error:
@@ -93,11 +95,16 @@ class MlflowTracking(Progress):
 
     def _opened(self) -> MlflowView:
         if self._view is None:
-            from flows.mlflow_view import MlflowView
+            from flows.mlflow_view import MlflowView, create_store
 
+            if self._is_own_store():
+                create_store(self.directory / STORE)
             name = read_snapshot(self.directory).config.name
             self._view = MlflowView(self.directory, self.uri, name)
         return self._view
+
+    def _is_own_store(self) -> bool:
+        return self.uri == f"sqlite:///{self.directory / STORE}"
 
     def _sync(self) -> None:
         view = self._opened()
@@ -112,10 +119,17 @@ class MlflowTracking(Progress):
         self._sync() if state == "running" else self._finish(_ENDS[state])
 
     def _rebuild(self) -> None:
-        if self.uri == f"sqlite:///{self.directory / STORE}":
+        if self._is_own_store():
             _remove_if_broken(self.directory / STORE)
         self._opened().remove()
         self._show_all()
+
+
+def _while_alone(directory: Path, work: Callable[..., None], *arguments: object) -> None:
+    """Wait for another process (`motherlode track`) that writes the same view, then keep it out."""
+    with (directory / "mlflow.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        work(*arguments)
 
 
 def _import_mlflow() -> None:

@@ -49,7 +49,7 @@ class Campaign:
         self.progress = Progress()
         self._lock = _lock(directory)
         try:
-            self.ledger = Ledger.open(directory / LEDGER, _about(parts.config, folder))
+            self.ledger = Ledger.open(directory / LEDGER, _about(parts, folder))
             _same_config(self.ledger, parts.config, directory)
             write_resolved(directory, parts.config)
         except BaseException:
@@ -173,7 +173,8 @@ class Campaign:
         budget, selection = self.config.budget, self.config.selection
         left = budget.cost - self.ledger.spend() - self.ledger.promised()
         rounds_left = budget.rounds - number + 1
-        cost = left / rounds_left
+        # A round can always pay for one target query: many rounds must not leave each too little.
+        cost = min(left, max(left / rounds_left, self.parts.ladder[-1].cost))
         share = 1.0 if rounds_left == 1 else selection.target_share
         return Limits(cost, selection.batch_size, share * cost)
 
@@ -221,11 +222,14 @@ def _read(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path]
     return read_yaml(path), path.resolve().parent
 
 
-def _about(config: CampaignConfig, folder: Path) -> dict[str, str]:
+def _about(parts: Parts, folder: Path) -> dict[str, str]:
+    config = parts.config
     return {
         "campaign": config.name,
         "config": config.as_yaml(),
         "folder": str(folder.resolve()),
+        # An oracle's class may fix its fidelity and cost, so that no option tells them.
+        "ladder": json.dumps([[rung.fidelity, rung.cost] for rung in parts.ladder]),
         "versions": json.dumps({name: version(name) for name in PACKAGES}),
     }
 

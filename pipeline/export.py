@@ -22,7 +22,9 @@ def write_table(directory: Path, out: Path) -> int:
     frame = ledger.to_frame()
     ledger.close()
     if out.suffix == ".json":
-        frame.to_json(out, orient="records", indent=1, force_ascii=False)
+        # Not pandas' own writer, which rounds: what was measured is exported to the last digit.
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        out.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
         return len(frame)
     for name in ("reason", "properties", "description"):
         frame[name] = [json.dumps(cell, ensure_ascii=False) for cell in frame[name]]

@@ -62,7 +62,9 @@ def known_design(parts: Parts, path: Path) -> tuple[list[Query], list[float]]:
 def read_known(path: Path, parts: Parts) -> pd.DataFrame:
     """The table of known values, checked; ConfigError names each bad line."""
     try:
-        table = pd.read_csv(path, dtype={"candidate": str, "fidelity": str})
+        # Text as it stands: pandas would take a candidate called `NA` or `None` for a gap.
+        text = {"candidate": str, "fidelity": str}
+        table = pd.read_csv(path, dtype=text, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ConfigError([f"initial.file: {path} cannot be read: {error}"]) from None
     missing = {"candidate", "fidelity", "value"} - set(table.columns)
@@ -74,6 +76,12 @@ def read_known(path: Path, parts: Parts) -> pd.DataFrame:
             ]
         )
     problems = [p for i, row in table.iterrows() for p in _row_problems(path, i, row, parts)]
+    again = table.index[table.duplicated(["candidate", "fidelity"])]
+    problems += [
+        f"initial.file: {path} line {int(i) + 2}: `{table['candidate'][i]}` stands there again at "
+        f"`{table['fidelity'][i]}`; keep one value"
+        for i in again
+    ]
     if problems:
         raise ConfigError(problems)
     return table

@@ -127,21 +127,31 @@ def ask(oracle: Oracle, candidates: Sequence[Any]) -> list[Any]:
 def outcome(key: str, answer: object, seconds: float) -> Outcome:
     """An oracle's answer as an outcome; anything that is not a finite number is a failure."""
     if isinstance(answer, Exception):
-        text = " ".join(str(answer).split()) or type(answer).__name__
+        # A message may quote bytes that are no text, which the ledger could not store.
+        told = str(answer).encode("utf-8", "backslashreplace").decode("utf-8")
+        text = " ".join(told.split()) or type(answer).__name__
         named = text if isinstance(answer, NotRun) else f"{type(answer).__name__}: {text}"
         return Outcome(key, error=named, ran=not isinstance(answer, NotRun), seconds=seconds)
     try:
         properties: dict[Any, Any] = answer if isinstance(answer, dict) else {"value": answer}
         numbers = {str(name): float(number) for name, number in properties.items()}
-    except (TypeError, ValueError):
-        error = f"expected a number or a dict of numbers, the oracle gave {answer!r}"
-        return Outcome(key, error=error[:500], seconds=seconds)
+    # Anyone's object may be asked for a number here, and may refuse in any way.
+    except Exception:
+        error = f"expected a number or a dict of numbers, the oracle gave {_shown(answer)}"
+        return Outcome(key, error=error, seconds=seconds)
     bad = {name: number for name, number in numbers.items() if not math.isfinite(number)}
     if bad:
         return Outcome(
             key, error=f"the oracle gave a value that is not finite: {bad}", seconds=seconds
         )
     return Outcome(key, numbers, seconds=seconds)
+
+
+def _shown(answer: object, limit: int = 400) -> str:
+    try:
+        return ascii(answer)[:limit]
+    except Exception:  # an object that cannot even be shown
+        return f"something of type {type(answer).__name__}"
 
 
 def chunks(jobs: Sequence[Job], ladder: Sequence[Oracle]) -> list[list[Job]]:

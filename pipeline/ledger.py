@@ -301,17 +301,19 @@ def sync_file(path: Path) -> None:
 
 
 def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rw"
     try:
         db = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}",
+            f"{path.resolve().as_uri()}?mode=rw",
             uri=True,
             timeout=30,
             isolation_level=None,
             check_same_thread=False,
         )
         _check_whole(db, path)
-        if not read_only:
+        if read_only:
+            # Not mode=ro: that one cannot take away the two files that SQLite puts beside a WAL.
+            db.execute("PRAGMA query_only = ON")
+        else:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
     except sqlite3.DatabaseError as error:

@@ -43,7 +43,8 @@ def distinct_share(frame: pd.DataFrame) -> float | None:
 def round_calibration(frame: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     """How far the predictions made before each query agree with what came, by fidelity."""
     predicted = frame[frame["state"] == "done"]
-    predicted = predicted[[("mean" in reason) for reason in predicted["reason"]]]
+    # `astype`: without rows the mask has no type, and pandas would choose columns by it.
+    predicted = predicted[predicted["reason"].map(lambda reason: "mean" in reason).astype(bool)]
     figures: dict[str, dict[str, float | None]] = {}
     for fidelity, rows in predicted.groupby("fidelity", sort=False):
         mean = [reason["mean"] for reason in rows["reason"]]

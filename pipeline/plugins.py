@@ -77,7 +77,7 @@ def _import(module_name: str, target: str) -> ModuleType:
             f"cannot import `{target}`: it needs the module `{error.name}`; install that"
         ) from None
     # A plug-in is someone else's code: whatever it raises on import is their one line to mend.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"cannot import `{target}`: {reason}") from None
 
@@ -106,13 +106,23 @@ def options_model(cls: type[Any], injected: frozenset[str] = frozenset()) -> typ
     """A pydantic model of the keyword options that a class's constructor takes."""
     fields: dict[str, Any] = {}
     takes_any = False
-    for name, parameter in inspect.signature(cls, eval_str=True).parameters.items():
+    for name, parameter in _signature(cls).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             takes_any = True
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and name not in injected:
             fields[name] = _field(parameter)
     config = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
     return create_model(f"{cls.__name__}Options", __config__=config, **fields)
+
+
+def _signature(cls: type[Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(cls, eval_str=True)
+    except NameError as error:
+        raise ValueError(
+            f"the options of `{cls.__name__}` have annotations that cannot be read ({error}); "
+            "import what they name at run time, not only for type checking"
+        ) from None
 
 
 def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:

@@ -47,7 +47,7 @@ class Several(Progress):
             watcher.step(step, loss)
 
     def queries(self, n: int) -> None:
-        """n queries were dispatched."""
+        """N queries were dispatched."""
         for watcher in self.watchers:
             watcher.queries(n)
 

@@ -69,7 +69,7 @@ def _content(directory: Path) -> dict[str, Any]:
         "began": _moment(frame["created_at"].min() if len(frame) else None),
         "latest": _moment(frame["finished_at"].dropna().max()),
         "finished": snapshot.about.get("finished"),
-        "best": _rows(best_table(frame, config, 10), "key"),
+        "best": _rows(best_table(snapshot), "key"),
         "figures": {name: inline_svg(name, f) for name, f in all_figures(snapshot).items()},
         "captions": CAPTIONS,
         "rounds": _rows(_rounds(snapshot)),

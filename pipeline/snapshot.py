@@ -47,8 +47,9 @@ class Snapshot:
 
     @property
     def label(self) -> str:
-        """The objective's property with its unit."""
-        return value_label(self.config)
+        """The objective's property with its unit: `formation_energy (eV/atom)`."""
+        objective = self.config.objective
+        return f"{objective.property} ({objective.unit})" if objective.unit else objective.property
 
     @property
     def versions(self) -> dict[str, str]:
@@ -90,28 +91,5 @@ def read_snapshot(directory: Path) -> Snapshot:
     notes = {
         int(path.parent.name): json.loads(path.read_text(encoding="utf-8")) for path in decisions
     }
-    return Snapshot(directory, about, config, frame, fidelities(config, frame), notes, recorded)
-
-
-def fidelities(config: CampaignConfig, frame: pd.DataFrame) -> list[str]:
-    """The names of the fidelities, cheapest first.
-
-    An oracle whose class fixes its fidelity has no such option; its name is that of its rows in the
-    ledger, and its kind until it has one.
-    """
-    stated = {str(o.options["fidelity"]) for o in config.oracles if "fidelity" in o.options}
-    names = []
-    for oracle in config.oracles:
-        if "fidelity" in oracle.options:
-            names.append(str(oracle.options["fidelity"]))
-            continue
-        own = frame[(frame["oracle"] == oracle.kind) & ~frame["fidelity"].isin(stated)]
-        left = own.loc[~own["fidelity"].isin(names)].sort_values("declared_cost", kind="stable")
-        names.append(oracle.kind if left.empty else str(left["fidelity"].iloc[0]))
-    return names
-
-
-def value_label(config: CampaignConfig) -> str:
-    """The objective's property with its unit: `formation_energy (eV/atom)`."""
-    unit = config.objective.unit
-    return f"{config.objective.property} ({unit})" if unit else config.objective.property
+    names = [str(name) for name, _ in json.loads(about["ladder"])]
+    return Snapshot(directory, about, config, frame, names, notes, recorded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def read_status(directory: Path) -> dict[str, Any]:
     """State, round, money, counts and best value; LedgerError when there is no campaign."""
     ledger, config = open_ledger(directory)
     frame, spent, promised = ledger.to_frame(), ledger.spend(), ledger.promised()
-    target = str(config.oracles[-1].options["fidelity"])
+    target, _ = _ladder(ledger)[-1]
     goal = config.objective.goal
     found_so_far = found(frame, target, goal)
     told = {
@@ -45,12 +46,17 @@ def read_status(directory: Path) -> dict[str, Any]:
     return told
 
 
+def _ladder(ledger: Ledger) -> list[tuple[str, float]]:
+    """Name and declared cost of each fidelity, cheapest first."""
+    return [(str(name), float(cost)) for name, cost in json.loads(ledger.about()["ladder"])]
+
+
 def _state(ledger: Ledger, config: CampaignConfig, directory: Path) -> str:
     """`running`, `done`, or `stopped` (it goes on with the same command)."""
     if holder(directory) is not None:
         return "running"
     left = config.budget.cost - ledger.spend()
-    cheapest = min(float(oracle.options["cost"]) for oracle in config.oracles)
+    cheapest = min(cost for _, cost in _ladder(ledger))
     is_used_up = (ledger.last_round() or 0) >= config.budget.rounds
     is_used_up = is_used_up or not affordable(cheapest, left) or "finished" in ledger.about()
     return "done" if is_used_up and not ledger.open_queries() else "stopped"

@@ -8,22 +8,20 @@ from typing import Any
 import pandas as pd
 
 from pipeline import metrics
-from pipeline.config import CampaignConfig
-from pipeline.snapshot import Snapshot, fidelities, value_label
+from pipeline.snapshot import Snapshot
 
-CALIBRATION = ("n", "coverage_68", "coverage_95", "nll", "spearman", "rmse")
+CALIBRATION = ("coverage_68", "coverage_95", "nll", "spearman", "rmse")
 
 
-def best_table(frame: pd.DataFrame, config: CampaignConfig, k: int = 10) -> pd.DataFrame:
+def best_table(snapshot: Snapshot, k: int = 10) -> pd.DataFrame:
     """The k best different candidates at the target fidelity, best first, with columns for people.
 
     The description's columns, the value with its unit, `predicted` and `sd` as they stood before
     the query (nan where nothing was predicted), `fidelity`, `cost`, `round`. The index holds the
     ledger's keys.
     """
-    target = fidelities(config, frame)[-1]
-    rows = metrics.top_k(frame, target, config.objective.goal, k)
-    return candidate_table(rows, value_label(config))
+    rows = metrics.top_k(snapshot.frame, snapshot.target, snapshot.goal, k)
+    return candidate_table(rows, snapshot.label)
 
 
 def candidate_table(rows: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -93,7 +91,6 @@ def calibration_table(snapshot: Snapshot) -> pd.DataFrame:
         own = snapshot.frame[snapshot.frame["round"] == number]
         for fidelity, figures in metrics.round_calibration(own).items():
             told = {name: figures[name] for name in CALIBRATION}
-            rows.append(
-                {"round": int(number), "fidelity": fidelity} | told | {"n": int(told["n"] or 0)}
-            )
-    return pd.DataFrame(rows, columns=["round", "fidelity", *CALIBRATION])
+            n = int(figures["n"] or 0)
+            rows.append({"round": int(number), "fidelity": fidelity, "n": n} | told)
+    return pd.DataFrame(rows, columns=["round", "fidelity", "n", *CALIBRATION])

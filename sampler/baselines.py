@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -40,6 +41,12 @@ class Random:
     def sample(self, n: int, seed: int | None = None) -> Tensor:
         """Draw n terminal states `(n, w)`; with a `seed`, the same ones every time."""
         return self._roll_out(n, seed).terminal_states
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Nothing was learned, so nothing is written."""
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Nothing was learned, so nothing is read."""
 
     def log_forward(self, states: Tensor) -> Tensor:
         """Return log P_F of every action, uniform over those allowed; `(n, a)`."""

@@ -47,7 +47,7 @@ def roll_out(
     states, rows = environment.initial_states(n), torch.arange(n)
     terminal_states = states.clone()
     steps: list[tuple[Tensor, ...]] = []
-    while len(rows) > 0:
+    while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
         _check_length(environment, len(steps))
         inputs, mask = environment.policy_inputs(states), environment.forward_mask(states)
         actions = choose(logits(inputs), mask, generator, exploration)
@@ -71,7 +71,7 @@ def roll_back(
     """
     states, rows = terminal_states, torch.arange(len(terminal_states))
     steps: list[tuple[Tensor, ...]] = []
-    while len(rows) > 0:
+    while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
         _check_length(environment, len(steps))
         mask = environment.backward_mask(states)
         logits = torch.zeros(mask.shape)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         MultiFidelityGibbon,
         UpperConfidenceBound,
     )
-    from surrogate.calibration import calibration
     from surrogate.gp import GP, MultiFidelityGP
     from surrogate.surrogate import Surrogate
 
@@ -42,7 +41,6 @@ __all__ = [
     "MultiFidelityGibbon",
     "Surrogate",
     "UpperConfidenceBound",
-    "calibration",
 ]
 
 _HOMES = {
@@ -53,7 +51,6 @@ _HOMES = {
     "LogExpectedImprovement": "surrogate.acquisition",
     "MultiFidelityGibbon": "surrogate.acquisition",
     "UpperConfidenceBound": "surrogate.acquisition",
-    "calibration": "surrogate.calibration",
 }
 
 

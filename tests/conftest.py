@@ -21,7 +21,14 @@ def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget the modules that a test imported from its own folder, and how they were found."""
     finders = list(sys.meta_path)
     yield
-    sys.meta_path[:] = finders
+    # Others stay: importlib_metadata, which MLflow imports, puts its finder in the place of
+    # Python's own, and without it no package would be found installed.
+    is_ours = [type(finder).__module__ == "pipeline.plugins" for finder in sys.meta_path]
+    sys.meta_path[:] = [
+        finder
+        for finder, ours in zip(sys.meta_path, is_ours, strict=True)
+        if finder in finders or not ours
+    ]
     ours = tmp_path_factory.getbasetemp()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from pymatgen.core.composition import Composition
 from torch import Tensor
@@ -13,6 +12,7 @@ from sampler.environment import Candidate, Environment
 from sampler.environments.crystal_composition import CompositionRules, build_tree
 from sampler.environments.crystal_elements import elements_by_electronegativity, oxidation_states
 from sampler.environments.crystal_features import CrystalFeatures, group_features
+from sampler.environments.crystal_index import CompositionIndex
 from sampler.environments.crystal_lattice import LatticeGrid, LatticeOptions
 from sampler.environments.crystal_options import check_options
 from sampler.environments.crystal_placement import Blueprint, PlacementError, place, read
@@ -20,7 +20,6 @@ from sampler.environments.crystal_symmetry import SYSTEMS, space_group
 from sampler.environments.crystal_text import format_key, parse_key
 
 _GROUP, _NODE, _N_SET, _BINS = 0, 1, 2, slice(3, 9)
-_WORD = 64
 
 
 class Crystal(Environment):
@@ -101,25 +100,20 @@ class Crystal(Environment):
         tree = build_tree(
             rules, self.space_groups, has_lattice[self._systems].numpy(), len(self.elements)
         )
-        self._parent, self._action = torch.from_numpy(tree.parent), torch.from_numpy(tree.action)
-        self._first_child = torch.from_numpy(tree.first_child)
-        self._n_children = torch.from_numpy(tree.n_children)
-        self._counts = torch.from_numpy(tree.counts)
-        self._n_atoms = self._counts.sum(dim=1)
-        self._fits, self._can_fit = torch.from_numpy(tree.fits), torch.from_numpy(tree.can_fit)
-        self._n_pairs = len(self.elements) * self._n_counts
-        # Ascending, since nodes are numbered by parent and then action.
-        self._edge = self._parent[1:] * self._n_pairs + self._action[1:]
-        groups = torch.arange(len(self.space_groups))
-        self._is_group_possible = _has_bit(self._can_fit[torch.zeros_like(groups)], groups)
+        n_pairs = len(self.elements) * self._n_counts
+        self._compositions = CompositionIndex(tree, n_pairs)
+        self._is_group_possible = self._compositions.possible_groups(len(self.space_groups))
 
     def initial_states(self, n: int) -> Tensor:
+        """Nothing chosen: all columns 0."""
         return torch.zeros(n, 9, dtype=torch.int64)
 
     def is_terminal(self, states: Tensor) -> Tensor:
+        """True once every free lattice parameter is chosen."""
         return (states[:, _N_SET] > 0) & (states[:, _N_SET] > self._n_free(states))
 
     def forward_mask(self, states: Tensor) -> Tensor:
+        """What some valid crystal needs next."""
         mask = torch.zeros(len(states), self.n_actions, dtype=torch.bool)
         has_group, in_lattice = states[:, _GROUP] > 0, states[:, _N_SET] > 0
         mask[~has_group, : self._first_pair] = self._is_group_possible
@@ -130,12 +124,14 @@ class Crystal(Environment):
         return mask
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Choose a space group, atoms of an element, the end of the composition, or a bin."""
         children = states.clone()
         group = (actions < self._first_pair).nonzero()[:, 0]
         children[group, _GROUP] = actions[group] + 1
         pair = ((actions >= self._first_pair) & (actions < self._done)).nonzero()[:, 0]
-        edge = states[pair, _NODE] * self._n_pairs + actions[pair] - self._first_pair
-        children[pair, _NODE] = torch.searchsorted(self._edge, edge) + 1
+        children[pair, _NODE] = self._compositions.child(
+            states[pair, _NODE], actions[pair] - self._first_pair
+        )
         in_bins = (actions >= self._first_angle).nonzero()[:, 0]
         bins = actions[in_bins] - self._first_angle
         slot = self._slot(states[in_bins], ahead=0)
@@ -144,16 +140,18 @@ class Crystal(Environment):
         return children
 
     def backward_mask(self, states: Tensor) -> Tensor:
+        """The one action that led here."""
         mask = torch.zeros(len(states), self.n_actions, dtype=torch.bool)
         rows = (states[:, _GROUP] > 0).nonzero()[:, 0]
         mask[rows, self._last_action(states[rows])] = True
         return mask
 
     def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Take back the last choice."""
         parents = states.clone()
         parents[actions < self._first_pair, _GROUP] = 0
         pair = ((actions >= self._first_pair) & (actions < self._done)).nonzero()[:, 0]
-        parents[pair, _NODE] = self._parent[states[pair, _NODE]]
+        parents[pair, _NODE] = self._compositions.parent[states[pair, _NODE]]
         in_bins = (actions >= self._first_angle).nonzero()[:, 0]
         parents[in_bins, 3 + self._slot(states[in_bins], ahead=-1)] = 0
         parents[:, _N_SET] -= (actions >= self._done).long()
@@ -169,7 +167,7 @@ class Crystal(Environment):
         stage[:, 0], stage[:, 1] = ~has_group, has_group & (n_set == 0)
         stage.scatter_(1, 2 + slot[:, None], in_lattice[:, None].float())
         groups = self._group_inputs[self._group(states)] * has_group[:, None]
-        counts = self._counts[states[:, _NODE]].float()
+        counts = self._compositions.counts[states[:, _NODE]].float()
         present = (counts > 0).float()
         totals = torch.stack(
             [counts.sum(dim=1) / self.n_atoms[1], present.sum(dim=1) / len(self.elements)], dim=1
@@ -183,7 +181,7 @@ class Crystal(Environment):
     def features(self, states: Tensor) -> Tensor:
         """See `CrystalFeatures`: elements stand in order of electronegativity."""
         group, systems, bins = self._group(states), self._system(states), states[:, _BINS]
-        counts = self._counts[states[:, _NODE]]
+        counts = self._compositions.counts[states[:, _NODE]]
         volumes = self.grid.log_volumes(systems, bins).exp()
         return self._features(counts, group, self.grid.parameters(systems, bins), volumes)
 
@@ -194,6 +192,7 @@ class Crystal(Environment):
         return [blueprint.key for blueprint in self._blueprints(states)]
 
     def from_keys(self, keys: Sequence[str]) -> Tensor:
+        """Read what `keys` wrote; parameters may be a tenth of a bin off."""
         states = [self._state(parse_key(key), f"key {key!r}", snap=0.1) for key in keys]
         return torch.tensor(states, dtype=torch.int64).reshape(len(states), 9)
 
@@ -235,20 +234,16 @@ class Crystal(Environment):
         return rows
 
     def _allow_pairs(self, mask: Tensor, states: Tensor, rows: Tensor) -> None:
-        """Set in `mask` what states amid their composition may do: a ragged gather of children."""
+        """Set in `mask` what states amid their composition may do."""
         node, group = states[rows, _NODE], self._group(states[rows])
-        mask[rows, self._done] = _has_bit(self._fits[node], group)
-        n_children = self._n_children[node]
-        owner = torch.repeat_interleave(n_children)
-        position = torch.arange(len(owner)) - (n_children.cumsum(0) - n_children)[owner]
-        child = self._first_child[node][owner] + position
-        is_allowed = _has_bit(self._can_fit[child], group[owner])
-        mask[rows[owner], self._first_pair + self._action[child]] = is_allowed
+        mask[rows, self._done] = self._compositions.fits(node, group)
+        owner, action = self._compositions.open_actions(node, group)
+        mask[rows[owner], self._first_pair + action] = True
 
     def _allow_bins(self, mask: Tensor, states: Tensor, rows: Tensor) -> None:
         """Set in `mask` the bins of the next lattice parameter."""
         chosen = states[rows]
-        n_set, n_atoms = chosen[:, _N_SET] - 1, self._n_atoms[chosen[:, _NODE]]
+        n_set, n_atoms = chosen[:, _N_SET] - 1, self._compositions.n_atoms[chosen[:, _NODE]]
         allowed = self.grid.allowed_bins(self._system(chosen), chosen[:, _BINS], n_set, n_atoms)
         is_angle = (self._slot(chosen, ahead=0) < 3)[:, None]
         block = torch.cat([allowed & is_angle, allowed & ~is_angle], dim=1)
@@ -260,14 +255,18 @@ class Crystal(Environment):
         slot = self._slot(states, ahead=-1)
         bins = states[:, _BINS].gather(1, slot[:, None])[:, 0] - 1
         first = torch.where(slot < 3, self._first_angle, self._first_length)
-        last = torch.where(node > 0, self._first_pair + self._action[node], states[:, _GROUP] - 1)
+        last = torch.where(
+            node > 0, self._first_pair + self._compositions.action[node], states[:, _GROUP] - 1
+        )
         last = torch.where(n_set == 1, self._done, last)
         return torch.where(n_set > 1, first + bins, last)
 
     def _room(self, states: Tensor) -> Tensor:
         """How far the lengths are from both ends of the volume window, in units of all bins."""
         room = self.grid.room(
-            self._system(states), states[:, _BINS], self._n_atoms[states[:, _NODE]].clamp_min(1)
+            self._system(states),
+            states[:, _BINS],
+            self._compositions.n_atoms[states[:, _NODE]].clamp_min(1),
         )
         return (room.float() / (3 * self.grid.n_bins)).clamp(-1, 1)
 
@@ -287,7 +286,7 @@ class Crystal(Environment):
     def _blueprints(self, states: Tensor) -> list[Blueprint]:
         systems = self._system(states)
         lattices = self.grid.parameters(systems, states[:, _BINS]).tolist()
-        counts = self._counts[states[:, _NODE]].tolist()
+        counts = self._compositions.counts[states[:, _NODE]].tolist()
         groups = self._group(states).tolist()
         made = []
         for group, row, lattice in zip(groups, counts, lattices, strict=True):
@@ -311,7 +310,9 @@ class Crystal(Environment):
             raise ValueError(f"{name}: {error}") from error
         state = [group + 1, node, 1 + int(self.grid.n_free[system]), *bins]
         room = self.grid.room(
-            torch.tensor([system]), torch.tensor([bins]), self._n_atoms[node : node + 1]
+            torch.tensor([system]),
+            torch.tensor([bins]),
+            self._compositions.n_atoms[node : node + 1],
         )[0]
         if room[0] > 0 or room[1] < 0:
             low, high = self.grid.options.volume_per_atom
@@ -324,31 +325,19 @@ class Crystal(Environment):
         unknown = [symbol for symbol in blueprint.counts if symbol not in symbols]
         if unknown:
             raise ValueError(f"{name}: element {unknown[0]} is not in this space")
-        node = 0
-        for kind, symbol in enumerate(symbols):
-            count = blueprint.counts.get(symbol, 0)
-            if count == 0:
-                continue
-            edge = node * self._n_pairs + kind * self._n_counts + count - self._smallest_count
-            in_range = 0 <= count - self._smallest_count < self._n_counts
-            child = int(np.searchsorted(self._edge.numpy(), edge)) + 1
-            if not in_range or child >= len(self._parent) or int(self._edge[child - 1]) != edge:
-                node = -1
-                break
-            node = child
-        if node < 0 or not bool(_has_bit(self._fits[node][None], torch.tensor([group]))):
+        counts = [blueprint.counts.get(symbol, 0) for symbol in symbols]
+        pairs = [(kind, n - self._smallest_count) for kind, n in enumerate(counts) if n > 0]
+        in_range = all(0 <= extra < self._n_counts for _, extra in pairs)
+        path = [kind * self._n_counts + extra for kind, extra in pairs]
+        node = self._compositions.find(path) if in_range else None
+        groups = torch.tensor([group])
+        if node is None or not bool(self._compositions.fits(torch.tensor([node]), groups)):
             atoms = " ".join(f"{symbol}{n}" for symbol, n in blueprint.counts.items())
             raise ValueError(
                 f"{name}: {atoms} with space group {blueprint.space_group} is not in this space "
                 "(numbers of atoms, charges, or Wyckoff sites)"
             )
         return node
-
-
-def _has_bit(words: Tensor, bits: Tensor) -> Tensor:
-    """Whether each row of `words` `(n, w)` has its bit of `bits` `(n,)` set."""
-    word = words.gather(1, (bits // _WORD)[:, None])[:, 0]
-    return (word >> (bits % _WORD)) & 1 == 1
 
 
 def _placed_or_error(blueprint: Blueprint) -> Candidate:

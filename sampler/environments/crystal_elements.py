@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,4 +74,6 @@ def _radius(element: Element) -> float:
 
 
 def _electronegativity(element: Element) -> float:
-    return float(element.X)
+    with warnings.catch_warnings():  # pymatgen warns of noble gases; the caller refuses them
+        warnings.simplefilter("ignore")
+        return float(element.X)

@@ -167,7 +167,7 @@ class LatticeGrid:
         return low.ceil().long(), high.floor().long()
 
     def _log_factor(self, systems: Tensor, bins: Tensor) -> Tensor:
-        """log f(angles) of each row, `(n,)`; of meaning once its angles are chosen."""
+        """Return log f(angles) of each row, `(n,)`; of meaning once its angles are chosen."""
         chosen = (bins[:, :3] - 1).clamp_min(0)
         index = self._first_factor[systems] + (self._factor_stride[systems] * chosen).sum(dim=1)
         return self._flat_log_factors[index]

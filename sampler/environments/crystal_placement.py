@@ -2,7 +2,7 @@
 
 Wyckoff positions and distance tolerances are pyxtal's, and sites are chosen by its rule. The loop
 is our own, because `pyxtal.from_random` may choose sites that leave a remainder nothing fits and
-then tries up to 4000 times: 3.3 s a crystal on average where this takes about 2 ms.
+then tries up to 4000 times: seconds a crystal where this takes milliseconds.
 """
 
 from __future__ import annotations

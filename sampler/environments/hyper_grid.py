@@ -38,24 +38,30 @@ class HyperGrid(Environment):
         self.max_steps = n_dims * (length - 1) + 1
 
     def initial_states(self, n: int) -> Tensor:
+        """The origin."""
         return torch.zeros(n, self.n_dims + 1, dtype=torch.int64)
 
     def forward_mask(self, states: Tensor) -> Tensor:
+        """Axes that are not at their end, and stopping."""
         is_running = states[:, -1:] == 0
         can_grow = states[:, :-1] < self.length - 1
         return torch.cat([can_grow & is_running, is_running], dim=1)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Add one to a coordinate, or stop."""
         return states + one_hot(actions, self.n_actions)
 
     def is_terminal(self, states: Tensor) -> Tensor:
+        """True once stopped."""
         return states[:, -1] == 1
 
     def backward_mask(self, states: Tensor) -> Tensor:
+        """Axes that are not at the origin; after stopping, only to go on."""
         is_stopped = states[:, -1:] == 1
         return torch.cat([(states[:, :-1] > 0) & ~is_stopped, is_stopped], dim=1)
 
     def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Take one from a coordinate, or go on."""
         return states - one_hot(actions, self.n_actions)
 
     def policy_inputs(self, states: Tensor) -> Tensor:
@@ -76,10 +82,12 @@ class HyperGrid(Environment):
         return [",".join(map(str, row)) for row in states[:, :-1].tolist()]
 
     def from_keys(self, keys: Sequence[str]) -> Tensor:
+        """Read what `keys` wrote."""
         rows = [[*self._coordinates(key), 1] for key in keys]
         return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.n_dims + 1)
 
     def decode(self, states: Tensor) -> list[Candidate]:
+        """Points of the grid in their real coordinates, float64 `(n_dims,)` each."""
         coordinates = states[:, :-1].numpy()
         return list(self.axes[np.arange(self.n_dims), coordinates])
 

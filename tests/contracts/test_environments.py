@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampler import ENVIRONMENTS, environment
+from sampler import ENVIRONMENTS, GFlowNet, environment
 from sampler.baselines import Random
 from sampler.environment import Environment
 from sampler.rollout import Trajectories, roll_out
@@ -134,7 +134,7 @@ def test_features_are_finite_and_as_wide_as_declared(space: Environment) -> None
     assert features.shape == (500, space.n_features)
     assert features.dtype == torch.float64
     assert bool(features.isfinite().all())
-    assert -0.5 <= float(features.min())
+    assert float(features.min()) >= -0.5
     assert float(features.max()) <= 1.5
     assert space.features(states[:0]).shape == (0, space.n_features)
 
@@ -154,6 +154,14 @@ def test_the_policy_can_tell_states_apart(walk: tuple[Trajectories, Tensor]) -> 
     trajectories, parents = walk
     n_states = len(torch.unique(parents, dim=0))
     assert len(torch.unique(trajectories.inputs, dim=0)) == n_states
+
+
+def test_no_rows_are_rows_too(space: Environment) -> None:
+    none = Random(space).sample(0)
+    assert none.shape == space.initial_states(0).shape
+    assert space.decode(none) == []
+    assert space.encode([]).shape == none.shape
+    assert len(GFlowNet(space, hidden=(8,)).log_prob(none)) == 0
 
 
 def test_families_and_columns_cover_every_state(space: Environment) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 
 import pytest
@@ -44,9 +45,15 @@ def _fit(make, data: Data, m: int, seed: int = 0) -> Surrogate:
     return surrogate
 
 
+@cache
+def _fitted_once(make: Callable[[], Surrogate]) -> Surrogate:
+    return _fit(make, _data((12, 8, 6)), 3)
+
+
 @pytest.fixture
 def fitted(make) -> Surrogate:
-    return _fit(make, _data((12, 8, 6)), 3)
+    """A fitted surrogate that no test changes."""
+    return _fitted_once(make)
 
 
 def _assert_honest(surrogate: Surrogate, query: Tensor, m: int) -> None:
@@ -207,7 +214,7 @@ def test_all_observations_at_one_point(make):
     _assert_honest(surrogate, _query(), 3)
 
 
-@pytest.mark.parametrize("outlier", [1e6, -1e6, 1e12])
+@pytest.mark.parametrize("outlier", [1e6, -1e12])
 def test_heavy_outliers_at_a_cheap_fidelity_do_not_blind_it(make, outlier):
     x, fidelities, y = _data((20, 0, 15))
     spoiled = y.clone()

@@ -24,10 +24,7 @@ from pipeline.ledger import (
 )
 from tests.fakes import a_query
 
-CONTRACT = (
-    "key campaign round candidate fidelity oracle state declared_cost actual_cost value error "
-    "reason created_at finished_at"
-).split()
+CONTRACT = ["key", "campaign", "round", "candidate", "fidelity", "oracle", "state", "declared_cost", "actual_cost", "value", "error", "reason", "created_at", "finished_at"]
 BUDGET = 5.0
 
 
@@ -55,8 +52,8 @@ MOVES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(moves=st.lists(MOVES, max_size=25))
+@settings(max_examples=25, deadline=None)
+@given(moves=st.lists(MOVES, max_size=15))
 def test_law_any_sequence_keeps_the_budget_and_every_outcome(
     moves: list[tuple[str, object]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -235,6 +232,17 @@ def test_a_reader_sees_whole_transactions_while_a_writer_writes(ledger: Ledger) 
     assert seen == sorted(seen)
     assert len(reader.to_frame()) == 150
     reader.close()
+
+
+def test_a_reader_leaves_nothing_behind(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a")], "test", BUDGET)
+    ledger.close()
+    before = {p.name: p.read_bytes() for p in ledger.path.parent.iterdir()}
+    reader = Ledger.read(ledger.path)
+    assert len(reader.to_frame()) == 1
+    reader.close()
+    assert {p.name: p.read_bytes() for p in ledger.path.parent.iterdir()} == before
+    assert list(before) == ["ledger.sqlite"]
 
 
 def test_a_reader_cannot_write(ledger: Ledger) -> None:

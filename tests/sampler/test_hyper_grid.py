@@ -25,7 +25,7 @@ def test_features_are_coordinates_in_the_unit_cube() -> None:
 
 def test_a_point_off_the_grid_is_refused() -> None:
     grid = HyperGrid(2, 4)
-    with pytest.raises(ValueError, match="x1 = 1.5, the nearest"):
+    with pytest.raises(ValueError, match=r"x1 = 1\.5, the nearest"):
         grid.encode([np.array([1.0, 1.5])])
     with pytest.raises(ValueError, match="not on the grid"):
         grid.encode([np.array([1.0, 9.0])])

@@ -1,4 +1,4 @@
-"""A surrogate with a fixed posterior: features `(q, 2 + ...)` carry it row by row."""
+"""A surrogate with a fixed posterior: the one feature is the number of its row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from surrogate.surrogate import Surrogate
 
 
 class Canned(Surrogate):
-    """Posterior means `(r, m)` and covariances `(r, m, m)` of r points; feature 0 is the row."""
+    """Posterior means `(r, m)` and covariances `(r, m, m)` of r points."""
 
     def __init__(self, means: Tensor, covariances: Tensor, noise: Tensor) -> None:
         self.means, self.covariances, self.noise = means, covariances, noise

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from surrogate.fitting import _closure, _negative_log_likelihood, _screening_rows, fit_prior
-from surrogate.kernels import BOUNDS, JointPrior, stable_cholesky
+from surrogate.kernels import BOUNDS, JointPrior, matern, stable_cholesky
 from surrogate.posterior import Observations, Posterior, observation_covariance, one_hot
 
 
@@ -60,6 +60,13 @@ def test_covariance_is_the_hand_written_formula():
     expected = expected * signal[i, None] * signal[None, i] + (i[:, None] == i[None]).double()
     expected = expected + torch.diag(prior.log_noise.exp()[i] + seen.extra_noise)
     torch.testing.assert_close(observation_covariance(prior, seen, of), expected)
+
+
+def test_matern_agrees_with_gpytorch():
+    kernel = JointPrior(4, 1, is_correlated=False).target_kernel
+    x, other = _observations(7).x, _observations(5).x
+    torch.testing.assert_close(matern(x, other, kernel.lengthscale), kernel(x, other).to_dense())
+    torch.testing.assert_close(matern(x, x, kernel.lengthscale), kernel(x, x).to_dense())
 
 
 def test_posterior_is_the_conditional_of_the_joint_gaussian():
