@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from oracles.oracle import Oracle
 from pipeline.assemble import Parts
 from pipeline.config import Execution
 from pipeline.jobs import Job, Outcome, chunks, locked, read_result, write_result
+from pipeline.queries import CampaignStoppedError
 
 
 @dataclass
@@ -112,6 +114,7 @@ class _Worker:
         self.log = runner.directory / "jobs" / f"worker-{number}.log"
         self.stopping = threading.Event()
         self._timer_fired = False
+        self._is_ready = False
         self.process = self._spawn()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -124,8 +127,9 @@ class _Worker:
 
     def join(self) -> None:
         """Wait for the end of both."""
-        self.process.wait()
         self._thread.join(timeout=10)
+        _kill(self.process)  # which the thread may have started while `stop` killed the last one
+        self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 _close(pipe)
@@ -134,7 +138,7 @@ class _Worker:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | os.environ
         with self.log.open("a", encoding="utf-8") as log:
-            return subprocess.Popen(  # noqa: S603 - our own module, no shell
+            process = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 # -P: the folder we stand in must not shadow our packages.
                 [sys.executable, "-P", "-m", "flows.worker", str(self.runner.directory)],
                 stdin=subprocess.PIPE,
@@ -144,10 +148,14 @@ class _Worker:
                 env=environment,
                 start_new_session=True,
             )
+        threading.Thread(target=_bury, args=(process,), daemon=True).start()
+        return process
 
     def _watch(self) -> None:
         try:
             while (work := self.runner.next_work()) is not None:
+                if self.stopping.is_set():
+                    return
                 error = self._answer(work)
                 if self.stopping.is_set():
                     return
@@ -158,7 +166,9 @@ class _Worker:
     def _answer(self, work: _Work) -> str | None:
         """Have the process answer a chunk; why it could not, or None."""
         if self.process.poll() is not None:
-            self.process = self._spawn()
+            self.process, self._is_ready = self._spawn(), False
+        if not self._is_ready:
+            self._await_ready()
         limit = self.runner.execution.time_limit_s
         self._timer_fired = False
         timer = threading.Timer(limit * len(work.chunk), self._time_out) if limit else None
@@ -174,12 +184,21 @@ class _Worker:
         code = self.process.wait()
         return TIMED_OUT if self._timer_fired else f"the oracle's process died ({_cause(code)})"
 
-    def _exchange(self, line: str) -> str:
+    def _await_ready(self) -> None:
+        """Wait until the process has loaded the campaign, which is no query's time nor fault."""
+        self._is_ready = bool(self._exchange())
+        if not self._is_ready and not self.stopping.is_set():
+            cause = _cause(self.process.wait())
+            raise CampaignStoppedError(f"a worker did not start ({cause}); its log is {self.log}")
+
+    def _exchange(self, line: str | None = None) -> str:
+        """Send a line, if there is one, and receive one; nothing when the process is gone."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101, PT018 - both are pipes
         try:
-            stdin.write(line + "\n")
-            stdin.flush()
+            if line is not None:
+                stdin.write(line + "\n")
+                stdin.flush()
             return stdout.readline()
         except (BrokenPipeError, ValueError):
             return ""
@@ -200,6 +219,14 @@ def _kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _bury(process: subprocess.Popen[str]) -> None:
+    """Kill what a worker leaves when it dies: it works on, and may hold the worker's pipe open."""
+    with suppress(ChildProcessError):
+        # Not reaped yet, so that the number of its group cannot be another's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        _kill(process)
 
 
 def _close(pipe: IO[str]) -> None:

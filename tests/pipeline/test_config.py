@@ -161,7 +161,7 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "branin.yaml").touch()
     with pytest.raises(ConfigError, match=r"no such file; did you mean `branin\.yaml`\?"):
         read_yaml(tmp_path / "brannin.yaml")
-    with pytest.raises(ConfigError, match="no such file$"):
+    with pytest.raises(ConfigError, match=r"no such file$"):
         read_yaml(tmp_path / "nowhere" / "c.yaml")
 
 

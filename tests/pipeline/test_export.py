@@ -50,9 +50,9 @@ def test_a_table_holds_what_the_ledger_holds(campaign: Path, ending: str) -> Non
     assert list(read.columns) == list(kept.columns)
     for name in kept.columns:
         before, after = kept[name].astype(object), read[name].astype(object)
-        assert after.where(after.notna(), None).tolist() == before.where(
-            before.notna(), None
-        ).tolist(), name
+        assert (
+            after.where(after.notna(), None).tolist() == before.where(before.notna(), None).tolist()
+        ), name
 
 
 def test_an_empty_ledger_is_an_empty_table(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -313,7 +312,7 @@ def test_time_is_shared_by_a_chunk(tmp_path: Path) -> None:
 
 def test_a_chunk_leaves_no_file_open(tmp_path: Path) -> None:
     here = bench(tmp_path, Price("target", 1.0))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for i in range(10):
         here.answer(jobs(i))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -24,7 +24,10 @@ from pipeline.ledger import (
 )
 from tests.fakes import a_query
 
-CONTRACT = ["key", "campaign", "round", "candidate", "fidelity", "oracle", "state", "declared_cost", "actual_cost", "value", "error", "reason", "created_at", "finished_at"]
+CONTRACT = [
+    *("key", "campaign", "round", "candidate", "fidelity", "oracle", "state"),
+    *("declared_cost", "actual_cost", "value", "error", "reason", "created_at", "finished_at"),
+]
 BUDGET = 5.0
 
 
@@ -81,10 +84,7 @@ def test_law_any_sequence_keeps_the_budget_and_every_outcome(
 
 
 def _reserve(ledger: Ledger, held: dict[str, tuple[str, float]], what: object) -> None:
-    wanted = {}
-    for key, cost in what:
-        if key not in held:
-            wanted[key] = cost
+    wanted = {key: cost for key, cost in what if key not in held}
     queries = [a_query(key, dict(what)[key]) for key, _ in what]
     committed = sum(cost for _, cost in held.values())
     if sum(wanted.values()) + committed > BUDGET + 1e-9:
@@ -262,7 +262,7 @@ def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:
         "l.reserve([Query('a', 0, 'c', 't', 'o', 1.0, 'f')], 'x', 5)\n"
         "l.commit('a', {'value': 2.0}, 2.0, 1.0, 0)\n"
         "l._db.execute('BEGIN IMMEDIATE')\n"
-        "l._db.execute(\"UPDATE queries SET value = 99\")\n"
+        'l._db.execute("UPDATE queries SET value = 99")\n'
         "os.kill(os.getpid(), 9)\n"
     )
     root = Path(__file__).parents[2]

@@ -129,9 +129,7 @@ def test_a_class_that_is_not_there_is_one_line(kind: str, words: str) -> None:
         ("1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_a_plug_in_that_breaks_on_import_is_one_line(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_a_plug_in_that_breaks_on_import_is_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "broken_lab.py").write_text(text)
     allow_plugins_from(tmp_path)
     with pytest.raises(ValueError) as caught:

@@ -1,4 +1,4 @@
-"""The batch: within its money, no family twice, no near-duplicates, and the target's share first."""
+"""The batch: within its money, no family twice, no near-duplicates, the target's share first."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,6 @@ def test_another_process_sees_who_holds_it(tmp_path: Path) -> None:
         )
         command = [sys.executable, "-c", script, str(tmp_path / "run"), str(ROOT)]
         seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    import os
-
     assert seen.strip() == str(os.getpid())
 
 
