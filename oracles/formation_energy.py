@@ -9,7 +9,7 @@ from pymatgen.core.structure import Structure
 from oracles.oracle import NotRun
 from oracles.physical_window import PhysicalWindow, Unphysical
 from oracles.placement import placements, with_space_group
-from oracles.potential import Relaxed, relax, single_point, torch_threads
+from oracles.potential import Relaxed, relax, single_point, limited_threads
 from oracles.references import elemental_energy
 
 PRIMITIVE_TOLERANCE = 0.01
@@ -35,7 +35,7 @@ def formation_energy(
         possible = possible_placements(structure, n_placements, window)
     except (ValueError, Unphysical) as reason:
         raise NotRun(str(reason)) from reason
-    with torch_threads(threads):
+    with limited_threads(threads):
         best = lowest(possible, elements, window, relaxed_later=relaxation != "none")
         if relaxation != "none":
             best = relaxed(best, elements, relaxation, fmax, max_steps, window)

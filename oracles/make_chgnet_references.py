@@ -19,7 +19,7 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 
 from oracles.physical_window import Unphysical, closest_pair
-from oracles.potential import MODEL_VERSION, Relaxed, relax, torch_threads
+from oracles.potential import MODEL_VERSION, Relaxed, relax, limited_threads
 
 TABLE = Path(__file__).with_name("chgnet_references.json")
 FMAX = 0.02
@@ -178,5 +178,5 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with torch_threads(1):
+    with limited_threads(1):
         main(sys.argv[1:])

@@ -145,12 +145,12 @@ def test_a_worker_that_cannot_start_stops_the_campaign_and_fails_no_query(tmp_pa
     whole = plugin.read_text()
     plugin.write_text(whole + "\nif 'worker' in sys.argv[0]: raise OSError('no license')\n")
     with pytest.raises(CampaignStoppedError, match=r"did not start \(exit 1\).*worker-\d\.log"):
-        first_round(path)
+        first_round(path, "execution.workers=1")
     ledger = Ledger.read(tmp_path / "run" / "ledger.sqlite")
     assert set(ledger.to_frame()["state"]) == {"running"}
     ledger.close()
     plugin.write_text(whole)
-    assert set(first_round(path)["state"]) == {"done"}
+    assert set(first_round(path, "execution.workers=1")["state"]) == {"done"}
 
 
 def test_close_stops_what_runs_at_once_and_leaves_no_process(tmp_path: Path) -> None:

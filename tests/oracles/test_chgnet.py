@@ -188,7 +188,7 @@ def test_the_same_bits_in_a_new_process() -> None:
     assert there.stdout.strip() == repr(here)
 
 
-def test_it_is_quiet_and_leaves_torch_threads_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_is_quiet_and_leaves_limited_threads_alone(capfd: pytest.CaptureFixture[str]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     energy(loose_crystal(), relax="positions", n_placements=2, threads=1)

@@ -13,8 +13,9 @@ import yaml
 import pipeline
 from pipeline import Campaign
 from pipeline.progress import Progress, Several
-from pipeline.queries import CampaignStoppedError
-from tests.fakes import branin_config, comparable, menu_config, price
+from pipeline.queries import CampaignStoppedError, make_queries, open_items, promotable
+from pipeline.round import Round
+from tests.fakes import Optimist, branin_config, comparable, menu_config, price
 from tests.pipeline.campaigns import PRICE, logged, play
 
 
@@ -144,6 +145,23 @@ def test_what_failed_is_paid_but_never_asked_again(tmp_path: Path) -> None:
         assert later.empty
 
 
+def test_what_may_be_asked_is_what_is_above_any_answer_and_never_failed(tmp_path: Path) -> None:
+    config = broken({"fails": [0]}, {"fails": [1]}, space={"kind": "tests.fakes:Menu"})
+    low, target = 0, 1
+    asked = [(0, low), (1, target), (2, low), (3, target), (4, low), (4, target)]
+    with Campaign.from_config(config, tmp_path / "run") as campaign:
+        parts = campaign.parts
+        states = parts.environment.from_keys([f"item {i}" for i, _ in asked])
+        queries = make_queries(parts, 0, states, [m for _, m in asked], [{}] * len(asked))
+        campaign.ledger.reserve(queries, "menu", 99.0)
+        Round(campaign, 0).query()
+        is_open = open_items(campaign, [f"item {i}" for i in range(6)])
+        again = promotable(campaign.ledger.to_frame(), "target")
+    nothing, higher, anything = [False, False], [False, True], [True, True]
+    assert is_open.tolist() == [nothing, nothing, higher, nothing, nothing, anything]
+    assert again == ["item 2"]
+
+
 def test_a_property_that_is_not_answered_is_a_failure_that_names_what_is(tmp_path: Path) -> None:
     config = menu_config(objective={"property": "colour", "goal": "minimize"})
     with (
@@ -160,6 +178,32 @@ def test_maximize_finds_the_most(tmp_path: Path) -> None:
         frame, best = campaign.ledger.to_frame(), campaign.best(1)["value"].iloc[0]
     assert best == frame[frame["fidelity"] == "target"]["value"].max()
     assert best > sorted(price(i) for i in range(40))[-6]  # among the best five of forty
+
+
+@pytest.mark.parametrize(("goal", "sign"), [("minimize", -1.0), ("maximize", 1.0)])
+def test_the_acquisition_is_told_which_way_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str, sign: float
+) -> None:
+    told: list[Any] = []
+    real = Optimist.prepare
+
+    def watched(self: Optimist, surrogate: Any, **more: Any) -> None:
+        told.append((more["sign"], more["best"]))
+        real(self, surrogate, **more)
+
+    monkeypatch.setattr(Optimist, "prepare", watched)
+    with Campaign.from_config(menu_config(objective={"goal": goal}), tmp_path / "run") as campaign:
+        campaign.step()
+        best = campaign.best(1)["value"].iloc[0]
+        campaign.step()
+    assert told == [(sign, best)]
+
+
+def test_a_rounds_sampler_goes_on_from_the_last(tmp_path: Path) -> None:
+    play(menu_config(), tmp_path / "run")
+    for number in (1, 2, 3):
+        path = tmp_path / "run" / "rounds" / f"{number:03d}" / "sampler.pt"
+        assert torch.load(path, weights_only=True)["n_steps_trained"] == 3 * number
 
 
 def test_a_ladder_of_one_oracle(tmp_path: Path) -> None:
@@ -184,6 +228,9 @@ def test_more_rounds_than_money_still_spend_the_money(tmp_path: Path) -> None:
     frame = play(config, tmp_path / "run")
     assert frame["actual_cost"].sum() == 6
     assert list(frame["round"]) == [0, 0, 0, 1, 2, 3]
+    with Campaign.from_config(config, tmp_path / "run") as campaign:
+        assert campaign.next_round() is None
+        assert "finished" not in campaign.ledger.about()  # the money ended it, not a lack of ideas
 
 
 def test_a_sampler_that_learns_nothing_plays_too(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_threads_at_once_run_the_oracle_once(tmp_path: Path) -> None:
     # In different orders, so that benches which locked as they come would wait for ever.
     orders = [(1, 2, 3), (3, 2, 1), (2, 3, 1), (3, 1), (1, 3)]
     threads = [
-        threading.Thread(target=lambda b=b, o=o: found.append(b.answer(jobs(*o))))
+        threading.Thread(target=lambda b=b, o=o: found.append(b.answer(jobs(*o))), daemon=True)
         for b, o in zip(benches, orders, strict=True)
     ]
     for thread in threads:

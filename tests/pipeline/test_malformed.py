@@ -353,13 +353,11 @@ def test_the_real_command_in_the_users_folder(folder: Path) -> None:
     make, expected = CONFIGS["many at once"]
     (folder / "c.yaml").write_text(yaml.safe_dump(make(), sort_keys=False))
     before = snapshot(folder)
-    for arguments in (["run", "c.yaml"], ["run", "nothing.yaml"]):
-        command = [sys.executable, "-B", "-P", "-m", "flows.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 2, done.stderr
-        assert done.stdout == ""
-        lines = done.stderr.splitlines()
-        assert all(line.startswith("error: ") for line in lines), lines
-        if "c.yaml" in arguments:
-            check(lines, expected)
-        assert snapshot(folder) == before
+    command = [sys.executable, "-B", "-P", "-m", "flows.cli", "run", "c.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines), lines
+    check(lines, expected)
+    assert snapshot(folder) == before

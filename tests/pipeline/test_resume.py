@@ -59,7 +59,7 @@ def test_a_kill_at_anything_told_changes_nothing_and_pays_nothing_twice(tmp_path
         campaign.progress = counter
         campaign.run()
     assert counter.told > 30
-    for k in range(1, counter.told + 1, 3):
+    for k in range(1, counter.told + 1, 4):
         log.unlink()
         with pytest.raises(Killed):
             play(config, tmp_path / f"at {k}", k)
@@ -76,7 +76,7 @@ def test_a_kill_around_any_write_changes_nothing_and_pays_nothing_twice(
     with doomed(0, monkeypatch) as told:
         play(config, tmp_path / "counted")
     assert told[0] > 40
-    for k in range(1, told[0] + 1, 6):
+    for k in range(1, told[0] + 1, 7):
         log.unlink()
         with pytest.raises(Killed), doomed(k, monkeypatch):
             play(config, tmp_path / f"at {k}")
