@@ -38,6 +38,8 @@ def run_as_flow(campaign: Campaign) -> None:
     """Run the campaign to its end as a Prefect flow; raises what the campaign raises."""
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
 
     def as_task(verb: Callable[[], None]) -> None:
         number = campaign.next_round()
@@ -54,4 +56,9 @@ def run_as_flow(campaign: Campaign) -> None:
     def discovery_campaign(directory: str) -> None:
         campaign.run(as_task)
 
-    discovery_campaign(str(campaign.directory.resolve()))
+    try:
+        discovery_campaign(str(campaign.directory.resolve()))
+    finally:
+        # Before the server goes: what is still queued would be lost, and complained about at exit.
+        APILogHandler().flush()
+        EventsWorker.drain_all(timeout=5)

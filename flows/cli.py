@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from flows.terminal import TerminalProgress, complain, console, frame_table, pairs
+
+if TYPE_CHECKING:
+    from pipeline.config import CampaignConfig, Tracking
 
 BAD_CONFIG, STOPPED, INTERRUPTED = 2, 3, 130
 
@@ -42,6 +45,10 @@ DirOption = Annotated[
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn what a person can mend into one line each and the exit code that says which kind."""
+    import httpx
+
+    from flows.server import PrefectServerError
+    from flows.tracking import TrackingError
     from pipeline.campaign import LockedError
     from pipeline.config import ConfigError
     from pipeline.ledger import LedgerError
@@ -55,8 +62,11 @@ def one_line_errors() -> Iterator[None]:
     except LedgerError as error:
         complain([str(error)])
         raise typer.Exit(BAD_CONFIG) from None
-    except (LockedError, CampaignStoppedError) as error:
+    except (LockedError, CampaignStoppedError, TrackingError) as error:
         complain([str(error)])
+        raise typer.Exit(STOPPED) from None
+    except (httpx.HTTPError, PrefectServerError) as error:
+        complain([f"stopped: Prefect's server: {error}; run the same command again to go on"])
         raise typer.Exit(STOPPED) from None
     except (OSError, sqlite3.OperationalError) as error:
         complain([f"stopped: {error}; nothing is lost, mend this and run the same command again"])
@@ -107,36 +117,36 @@ def _run(open_campaign: Any) -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     with open_campaign() as campaign:
-        if campaign.next_round() is not None:
-            if isinstance(campaign.runner, LocalRunner):
-                campaign.runner.start()
-            with (
-                prefect_server(campaign.directory) as wait,
-                tracking(campaign.directory, campaign.config.tracking) as view,
-                TerminalProgress(campaign) as terminal,
-            ):
-                campaign.progress = Several(terminal, view)
-                wait()
-                run_as_flow(campaign)
-        where = campaign.directory
-    _conclude(where)
+        directory, config = campaign.directory, campaign.config
+        # Tracking also catches up with what a crash after the last round left out.
+        with tracking(directory, config.tracking) as view:
+            if campaign.next_round() is not None:
+                if isinstance(campaign.runner, LocalRunner):
+                    campaign.runner.start()
+                with prefect_server(directory) as wait, TerminalProgress(campaign) as terminal:
+                    campaign.progress = Several(terminal, view)
+                    wait()
+                    run_as_flow(campaign)
+    _conclude(directory, config)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _conclude(directory: Path) -> None:
+def _conclude(directory: Path, config: CampaignConfig) -> None:
     from pipeline.report import write_report
 
     page = write_report(directory)
     _print_best(directory)
-    console.print(pairs(_places(directory, page)))
+    console.print(pairs({"report": str(page)} | _mlflow_place(directory, config.tracking)))
 
 
-def _places(directory: Path, page: Path) -> dict[str, str]:
-    ui = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{directory / 'mlflow.db'}"
-    return {"report": str(page), "ledger": str(directory / "ledger.sqlite"), "MLflow": ui}
+def _mlflow_place(directory: Path, tracking: Tracking) -> dict[str, str]:
+    if tracking.kind == "none":
+        return {}
+    uri = tracking.uri or f"sqlite:///{directory / 'mlflow.db'}"
+    return {"MLflow": f"mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"}
 
 
 @app.command()
@@ -257,9 +267,9 @@ def track(
 
 def _print_best(directory: Path) -> None:
     from pipeline.snapshot import read_snapshot
-    from pipeline.tables import best_table
+    from pipeline.tables import short_table
 
-    table = best_table(read_snapshot(directory))
+    table = short_table(read_snapshot(directory))
     if table.empty:
         console.print("nothing was found at the target fidelity yet")
         return

@@ -9,7 +9,7 @@ from pymatgen.core.structure import Structure
 from oracles.oracle import NotRun
 from oracles.physical_window import PhysicalWindow, Unphysical
 from oracles.placement import placements, with_space_group
-from oracles.potential import Relaxed, relax, single_point, limited_threads
+from oracles.potential import Relaxed, limited_threads, relax, single_point
 from oracles.references import elemental_energy
 
 PRIMITIVE_TOLERANCE = 0.01

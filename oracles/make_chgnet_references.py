@@ -19,7 +19,7 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 
 from oracles.physical_window import Unphysical, closest_pair
-from oracles.potential import MODEL_VERSION, Relaxed, relax, limited_threads
+from oracles.potential import MODEL_VERSION, Relaxed, limited_threads, relax
 
 TABLE = Path(__file__).with_name("chgnet_references.json")
 FMAX = 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,13 @@ import sampler
 import surrogate
 from oracles.oracle import Oracle
 from pipeline.config import CampaignConfig, Component, ConfigError, did_you_mean, digest
-from pipeline.plugins import allow_plugins_from, check_options, construct, find_class
+from pipeline.plugins import (
+    allow_plugins_from,
+    check_options,
+    construct,
+    find_class,
+    options_model,
+)
 
 if TYPE_CHECKING:
     # Only for types: a worker needs the space and the oracles, and starts seconds sooner without.
@@ -59,10 +65,19 @@ class Part:
 
     cls: type[Any]
     options: BaseModel
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What a plug-in oracle's constructor does not take and is set on the instance."""
 
     def make(self, **injected: Any) -> Any:
         """An instance; `injected` are the arguments that the pipeline passes."""
-        return construct(self.cls, self.options, **injected)
+        made = construct(self.cls, self.options, **injected)
+        for name, value in self.attributes.items():
+            setattr(made, name, value)
+        return made
+
+    def written(self) -> dict[str, Any]:
+        """Every option with its value, as plain data."""
+        return self.options.model_dump(mode="json", fallback=repr) | dict(self.attributes)
 
 
 @dataclass(frozen=True)
@@ -121,9 +136,7 @@ def assemble(config: CampaignConfig, folder: Path) -> Parts:
     if not problems:
         problems += _ladder_problems(config, made)
     if not problems:
-        _made("surrogate", model, problems)
-        _made("acquisition", acquisition, problems)
-        _made("sampler", sampler_part, problems, environment=environment, seed=config.seed)
+        problems += _contract_problems(environment, model, acquisition, sampler_part)
     if problems or not (environment and space and model and acquisition and sampler_part):
         raise ConfigError(problems)
     ladder = tuple(
@@ -156,12 +169,25 @@ def _chosen_surrogate(config: CampaignConfig) -> Component:
 def _part(where: str, component: Component, registry: str, problems: list[str]) -> Part | None:
     try:
         cls = find_class(component.kind, KINDS[registry])
-        options, found = check_options(cls, component.options, where, INJECTED)
+        given, attributes = component.options, dict[str, Any]()
+        if registry == "oracles":
+            given, attributes = _without_attributes(cls, given)
+        options, found = check_options(cls, given, where, INJECTED)
     except (ValueError, TypeError) as error:
         problems.append(f"{where}.kind: {error}")
         return None
     problems += found
-    return None if options is None else Part(cls, options)
+    return None if options is None else Part(cls, options, attributes)
+
+
+def _without_attributes(
+    cls: type[Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split off `fidelity` and `cost` where an oracle's constructor takes neither."""
+    known = options_model(cls)
+    taken = known.model_fields if known.model_config.get("extra") == "forbid" else options
+    attributes = {k: options[k] for k in ("fidelity", "cost") if k in options and k not in taken}
+    return {k: v for k, v in options.items() if k not in attributes}, attributes
 
 
 def _made(where: str, part: Part | None, problems: list[str], **injected: Any) -> Any:
@@ -174,6 +200,39 @@ def _made(where: str, part: Part | None, problems: list[str], **injected: Any) -
         named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         problems.append(f"{where}: {named}{' '.join(str(error).split())}")
         return None
+
+
+def _contract_problems(
+    environment: Any, model: Part | None, acquisition: Part | None, sampler_part: Part | None
+) -> list[str]:
+    """Make every part once: what a plug-in lacks must show before money is spent."""
+    # Here and not above: a worker never gets this far, and starts without torch's GP stack.
+    from sampler.environment import Environment
+    from surrogate.acquisition import Acquisition
+    from surrogate.surrogate import Surrogate
+
+    problems: list[str] = []
+    made = {
+        "space": (environment, Environment),
+        "surrogate": (_made("surrogate", model, problems), Surrogate),
+        "acquisition": (_made("acquisition", acquisition, problems), Acquisition),
+    }
+    problems += [p for where, (part, c) in made.items() for p in _missing(where, part, c)]
+    if not problems:
+        _made("sampler", sampler_part, problems, environment=environment, seed=0)
+    return problems
+
+
+def _missing(where: str, part: Any, contract: type[Any]) -> list[str]:
+    wanted = [name for name, member in vars(contract).items() if callable(member)]
+    public = [name for name in wanted if not name.startswith("_")]
+    lacking = [name for name in public if not callable(getattr(part, name, None))]
+    if part is None or not lacking:
+        return []
+    return [
+        f"{where}: {type(part).__name__} lacks {', '.join(lacking)}; "
+        f"make it a subclass of {contract.__module__}.{contract.__name__}"
+    ]
 
 
 def _oracle_problems(index: int, oracle: Any) -> list[str]:
@@ -237,11 +296,10 @@ def _initial_problems(config: CampaignConfig, costs: Mapping[str, float]) -> lis
 def _identity(
     config: CampaignConfig, component: Component, part: Part, oracle: Oracle, space: Part
 ) -> str:
-    options = part.options.model_dump(mode="json", fallback=repr)
+    options = part.written()
     answers_depend_on = {k: v for k, v in options.items() if k not in ("cost", "fidelity")}
     version = str(getattr(oracle, "version", "1"))
-    space_options = space.options.model_dump(mode="json", fallback=repr)
-    return digest([component.kind, version, answers_depend_on, config.space.kind, space_options])
+    return digest([component.kind, version, answers_depend_on, config.space.kind, space.written()])
 
 
 def _resolved(
@@ -253,7 +311,7 @@ def _resolved(
     sampler_part: Part,
 ) -> CampaignConfig:
     def written(kind: str, part: Part) -> Component:
-        return Component(kind=kind, **part.options.model_dump(mode="json", fallback=repr))
+        return Component(kind=kind, **part.written())
 
     return config.model_copy(
         update={

@@ -29,8 +29,9 @@ def distinct_random(parts: Parts, n: int, seed: int) -> Tensor:
     found = environment.initial_states(0)
     for attempt in range(20):
         drawn = parts.random(stream(seed, attempt, "random")).sample(2 * n)
+        before = len(found)
         found = distinct(torch.cat([found, drawn]), environment.keys)
-        if len(found) >= n:
+        if len(found) >= n or len(found) == before:
             break
     return found[:n]
 

@@ -360,7 +360,7 @@ def _decode(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(dict(data), ensure_ascii=False, sort_keys=True)
+    return json.dumps(dict(data), ensure_ascii=False)
 
 
 def _now() -> str:

@@ -18,11 +18,12 @@ FLOOR = -20.0
 
 @dataclass(frozen=True)
 class AcquisitionReward:
-    """log R(x) = max(β (log a(x) − top), FLOOR), where a(x) is the gain of x at the target.
+    """log R(x) = max(β (log a(x) − top), FLOOR) + log dx, where a(x) is x's gain at the target.
 
     An acquisition spans anything from a tenth of a nat (a flat reward teaches the sampler nothing)
     to thousands (a needle that it never finds). β = SHARPNESS / (q₉₉ − q₉₀) of the reference sample
-    brings every round to the same scale, whatever the length of the lower tail; `top` is q₉₉.
+    brings every round to the same scale, whatever the length of the lower tail; `top` is q₉₉. dx is
+    the environment's measure: a finely gridded cell must not draw every sample to itself.
     """
 
     environment: Environment
@@ -33,7 +34,8 @@ class AcquisitionReward:
     def __call__(self, states: Tensor) -> Tensor:
         """Log-rewards of terminal states, `(n,)` float64."""
         gain = self.acquisition.log_gain(self.environment.features(states))[:, -1]
-        return ((gain - self.top) * self.beta).clamp(min=FLOOR)
+        scaled = ((gain - self.top) * self.beta).clamp(min=FLOOR)
+        return scaled + self.environment.log_measure(states)
 
 
 def scaled_reward(

@@ -1,10 +1,12 @@
 """Choose a round's batch of (candidate, fidelity): informative for its cost, and diverse.
 
-Greedy maximisation of Σ [log gain + log v − log cost], where v is the share of an item's
-posterior variance that the batch so far leaves unexplained. With the gain as quality this is the
-greedy MAP of a determinantal point process (Chen, Zhang and Zhou 2018, arXiv 1709.05135, algorithm
-1): a near-duplicate of a chosen item brings nothing. (GIBBON's batch term is the same determinant:
-Moss et al. 2021, arXiv 2102.03324.)
+Greedy maximisation of Σ [log gain + log v − log price], where v is the share of an item's
+posterior variance that the batch so far leaves unexplained, and the price is the item's cost plus
+what the place in the batch that it takes is worth: the money left for each place left. So the
+cheapest fidelity wins where money is short, and not where places are. With the gain as quality
+this is the greedy MAP of a determinantal point process (Chen, Zhang and Zhou 2018, arXiv
+1709.05135, algorithm 1): a near-duplicate of a chosen item brings nothing. (GIBBON's batch term is
+the same determinant: Moss et al. 2021, arXiv 2102.03324.)
 
 Named axes: q pool candidates, m fidelities, k items (pairs of a candidate and a fidelity).
 """
@@ -125,7 +127,8 @@ class _Greedy:
             available = self.open & eligible & fits
             if not bool(available.any()):
                 return
-            score = self.log_gain + self._log_novelty() - self.cost.log()
+            place = max(0.0, budget - self.spent) / (count - len(self.picks))
+            score = self.log_gain + self._log_novelty() - (self.cost + place).log()
             self._choose(int(score.masked_fill(~available, -torch.inf).argmax()))
 
     def _log_novelty(self) -> Tensor:

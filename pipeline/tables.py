@@ -24,6 +24,19 @@ def best_table(snapshot: Snapshot, k: int = 10) -> pd.DataFrame:
     return candidate_table(rows, snapshot.label)
 
 
+def short_table(snapshot: Snapshot, k: int = 10) -> pd.DataFrame:
+    """`best_table` for a terminal: at most two columns of description, the prediction in one."""
+    table = best_table(snapshot, k)
+    value = snapshot.label
+    described = list(table.columns[: table.columns.get_loc(value)])[:2]
+    predicted = [
+        f"{mean:.3g} ± {sd:.2g}" if mean == mean else "–"  # NaN differs from itself
+        for mean, sd in zip(table["predicted"], table["sd"], strict=True)
+    ]
+    short = table[[*described, value]].assign(predicted=predicted)
+    return short.join(table[["fidelity", "cost", "round"]])
+
+
 def candidate_table(rows: pd.DataFrame, label: str) -> pd.DataFrame:
     """Rows of the ledger as description, value, `predicted`, `sd`, `fidelity`, `cost`, `round`."""
     columns = [label, "predicted", "sd", "fidelity", "cost", "round"]

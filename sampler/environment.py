@@ -85,6 +85,15 @@ class Environment(ABC):
         """Which candidates a person would call variants of one thing: equal text, same family."""
         return self.keys(states)
 
+    def log_measure(self, states: Tensor) -> Tensor:
+        """Log of the volume that each terminal state stands for, `(n,)` float64; 0 by default.
+
+        Where states grid a continuous parameter into b bins, each stands for 1/b of its range.
+        A sampler whose reward is weighted so gives a space with three such parameters no more
+        room than one with a single parameter; unweighted, finer grids would draw all samples.
+        """
+        return states.new_zeros(len(states)).double()
+
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Readable columns for tables, the same names in each row, such as formula."""
         return [{"candidate": key} for key in self.keys(states)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -275,6 +276,10 @@ class Crystal(Environment):
 
     def _system(self, states: Tensor) -> Tensor:
         return self._systems[self._group(states)]
+
+    def log_measure(self, states: Tensor) -> Tensor:
+        """-log(n_bins) for each free lattice parameter: bins stand for a continuous range."""
+        return -math.log(self.grid.n_bins) * self._n_free(states).double()
 
     def _n_free(self, states: Tensor) -> Tensor:
         return self.grid.n_free[self._system(states)]
