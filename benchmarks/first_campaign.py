@@ -5,7 +5,7 @@
 
 Resumable: each campaign lives in benchmarks/results/first_campaign/ and is finished, not repeated.
 Both sides pay the same oracle the same cost; only values paid for at the target fidelity count, and
-variants of one (formula, space group) count once. `random` spends everything on the target.
+polymorphs of one compound count once. `random` spends everything on the target.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         campaign.run()
         best = campaign.best(10)
         frame = campaign.ledger.to_frame()
-    at_target = frame[frame["fidelity"] == frame["fidelity"].iloc[-1]]
+    at_target = frame[frame["fidelity"] == config["oracles"][-1]["fidelity"]]
     return {
         "method": config["name"].rsplit("-", 1)[0],
         "seed": config["seed"],

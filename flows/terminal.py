@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -121,13 +122,30 @@ def _clock(seconds: float) -> str:
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
-    """A frame as a table: numbers right, four digits, a dash where there is none."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    """A frame as a table: numbers right, four digits, a dash where there is none.
+
+    Long headers fold, cells do not: what was found is read, its column names are known.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for name in frame.columns:
         numeric = frame[name].dtype.kind in "fiu"
-        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=numeric)
+        header = str(name).replace("_", " ")
+        words = [*header.split(), *(_cell(value) for value in frame[name])]
+        table.add_column(
+            header,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=max(map(len, words)),
+        )
     for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*map(_cell, row))
     return table
 
 

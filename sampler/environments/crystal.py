@@ -211,11 +211,12 @@ class Crystal(Environment):
         return torch.tensor(states, dtype=torch.int64).reshape(len(states), 9)
 
     def families(self, states: Tensor) -> list[str]:
-        """Reduced formula and space group number, such as `MgO | 225`."""
-        return [
-            f"{Composition(dict(b.counts)).reduced_formula} | {b.space_group}"
-            for b in self._blueprints(states)
-        ]
+        """Reduced formula, such as `MgO`: polymorphs are variants of one compound.
+
+        Space group and lattice are not enough to tell two crystals apart: relaxation often takes
+        them to the same one.
+        """
+        return [Composition(dict(b.counts)).reduced_formula for b in self._blueprints(states)]
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns formula, space_group, n_atoms and volume_per_atom (Å³)."""

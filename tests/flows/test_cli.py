@@ -1,0 +1,222 @@
+"""The command line end to end: real processes, a real Prefect server, a real MLflow store."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from pipeline.ledger import Ledger
+from tests.fakes import comparable
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = REPOSITORY / "configs" / "branin.yaml"
+QUICK = ["sampler.n_steps=10", "space.length=12", "budget.rounds=3", "selection.n_proposals=60"]
+RUN = ["run", str(CONFIG), *QUICK]
+
+
+def motherlode(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("motherlode"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("motherlode"), *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ledger_rows(directory: Path) -> list[dict[str, Any]]:
+    ledger = Ledger.read(directory / "ledger.sqlite")
+    frame = ledger.to_frame()
+    ledger.close()
+    return comparable(frame)
+
+
+def wait_until(happened: object, limit_s: float = 120.0) -> None:
+    assert callable(happened)
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def n_done(directory: Path) -> int:
+    if not (directory / "ledger.sqlite").exists():
+        return 0
+    ledger = Ledger.read(directory / "ledger.sqlite")
+    counts = ledger.counts()
+    ledger.close()
+    return sum(states.get("done", 0) for states in counts.values())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A campaign run to its end once: its working folder, standard output and error."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ended = motherlode(*RUN, cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout, ended.stderr
+
+
+def test_a_run_shows_what_it_found_and_where_to_look(
+    undisturbed: tuple[Path, str, str],
+) -> None:
+    folder, out, err = undisturbed
+    directory = folder / "runs" / "branin"
+    assert "round 3/3" in out
+    assert "best different candidates" in out
+    assert "report.html" in out
+    assert "mlflow ui" in out
+    for name in ("config.resolved.yaml", "ledger.sqlite", "report.html", "mlflow.db"):
+        assert (directory / name).is_file(), name
+    assert err == "", "Prefect's and MLflow's chatter stays out of the terminal"
+    assert "prefect" not in out.lower()
+
+
+def test_prefect_recorded_one_task_for_each_verb_of_each_round(
+    undisturbed: tuple[Path, str, str],
+) -> None:
+    import sqlite3
+
+    database = undisturbed[0] / "runs" / "branin" / "prefect" / "prefect.db"
+    with sqlite3.connect(database) as db:
+        flows = db.execute("SELECT name, state_type FROM flow_run").fetchall()
+        tasks = db.execute("SELECT name, state_type FROM task_run").fetchall()
+    assert flows == [("branin", "COMPLETED")]
+    verbs = ["fit", "train", "propose", "select", "query", "record"]
+    later = [f"{verb} {number:03d}" for number in (1, 2, 3) for verb in verbs]
+    expected = ["start 000", "query 000", "record 000", *later]
+    assert sorted(tasks) == sorted((name, "COMPLETED") for name in expected)
+
+
+def test_mlflow_has_a_parent_run_with_curves_and_a_nested_run_a_round(
+    undisturbed: tuple[Path, str, str],
+) -> None:
+    from mlflow import MlflowClient
+
+    directory = undisturbed[0] / "runs" / "branin"
+    client = MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert len(runs) == 1 + 4
+    best = client.get_metric_history(parents[0].info.run_id, "best")
+    assert sorted(point.step for point in best) == [0, 1, 2, 3]
+
+
+def test_the_same_command_again_finds_nothing_left_to_do(
+    undisturbed: tuple[Path, str, str],
+) -> None:
+    folder, out, _ = undisturbed
+    before = ledger_rows(folder / "runs" / "branin")
+    again = motherlode(*RUN, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert out.splitlines()[-6:] == again.stdout.splitlines()[-6:]
+    assert ledger_rows(folder / "runs" / "branin") == before
+
+
+def test_status_report_export_and_track_answer_from_the_directory(
+    undisturbed: tuple[Path, str, str],
+) -> None:
+    folder = undisturbed[0]
+    status = json.loads(motherlode("status", "runs/branin", "--json", cwd=folder).stdout)
+    assert status["state"] == "done"
+    assert status["spend"] <= status["budget"]
+    assert motherlode("report", "runs/branin", cwd=folder).returncode == 0
+    exported = motherlode("export", "runs/branin", "--out", "all.csv", cwd=folder)
+    assert exported.returncode == 0
+    table = pd.read_csv(folder / "all.csv")
+    assert table["actual_cost"].sum() == pytest.approx(status["spend"])
+    tracked = motherlode("track", "runs/branin", "--rebuild", cwd=folder)
+    assert tracked.returncode == 0, tracked.stderr
+
+
+def test_killed_again_and_again_the_campaign_ends_as_if_it_never_was(
+    undisturbed: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    """Law: `kill -9` of the driver, then the same command, gives the undisturbed ledger."""
+    expected = ledger_rows(undisturbed[0] / "runs" / "branin")
+    directory = tmp_path / "runs" / "branin"
+    choice = random.Random(0)
+    for at_least in (1, 24, len(expected) - 4):
+        driver = start(*RUN, cwd=tmp_path)
+        goal = at_least
+        wait_until(lambda goal=goal: n_done(directory) >= goal)
+        time.sleep(choice.uniform(0.0, 1.0))
+        driver.kill()
+        driver.communicate()
+        if n_done(directory) < len(expected):
+            told = motherlode("status", "runs/branin", "--json", cwd=tmp_path)
+            assert json.loads(told.stdout)["state"] == "stopped"
+    ended = motherlode(*RUN, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ledger_rows(directory) == expected
+    left = [p for p in psutil.process_iter(["cmdline"]) if _belongs(p, directory)]
+    assert not left, f"processes of a killed driver are still there: {left}"
+
+
+def _belongs(process: psutil.Process, directory: Path) -> bool:
+    return any(str(directory) in word for word in process.info["cmdline"] or [])
+
+
+def test_a_second_process_is_told_who_runs_it_and_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+    driver = start(*RUN, cwd=tmp_path)
+    directory = tmp_path / "runs" / "branin"
+    wait_until(lambda: n_done(directory) >= 1)
+    second = motherlode(*RUN, cwd=tmp_path)
+    assert second.returncode == 3
+    assert str(driver.pid) in second.stderr
+    told = json.loads(motherlode("status", "runs/branin", "--json", cwd=tmp_path).stdout)
+    assert told["state"] in ("running", "done")
+    driver.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = driver.communicate(timeout=30)
+    assert time.monotonic() - began < 15
+    assert driver.returncode in (130, 0)
+    assert "Traceback" not in err
+    if driver.returncode == 130:
+        assert "run the same command again" in err
+        assert motherlode(*RUN, cwd=tmp_path).returncode == 0
+
+
+def test_every_verb_teaches_with_an_example(tmp_path: Path) -> None:
+    for verb in ("run", "resume", "validate", "status", "report", "export", "list", "track"):
+        told = motherlode(verb, "--help", cwd=tmp_path)
+        assert told.returncode == 0
+        assert f"motherlode {verb}" in told.stdout
+        assert "Example" in told.stdout
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_the_report(undisturbed: tuple[Path, str, str], tmp_path: Path) -> None:
+    page = undisturbed[0] / "runs" / "branin" / "report.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    shown = subprocess.run(
+        ["chromium", *options, *quiet, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "branin" in shown.stdout
+    assert shown.stdout.count("<svg") >= 4
