@@ -88,10 +88,14 @@ class LocalRunner:
             self._fail(missing, f"{error}, attempt {work.attempt} of {self.execution.attempts}")
 
     def _fail(self, missing: Sequence[Job], error: str) -> None:
+        jobs = self.directory / "jobs"
         for job in missing:
-            outcome = Outcome(job.key, error=error)
-            with locked(self.directory / "jobs", [job.key]):
-                write_result(self.directory / "jobs", outcome)
+            with locked(jobs, [job.key]):
+                # The worker of a killed driver may have held the lock, and finished meanwhile.
+                outcome = read_result(jobs, job.key)
+                if outcome is None:
+                    outcome = Outcome(job.key, error=error)
+                    write_result(jobs, outcome)
             self._done.put(outcome)
 
     def crash(self, error: BaseException) -> None:

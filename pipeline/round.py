@@ -58,6 +58,8 @@ class Round:
     surrogate: Surrogate | None = None
     acquisition: Acquisition | None = None
     sampler: Any = None
+    random: Tensor | None = None
+    reference: Tensor | None = None
     proposals: Tensor | None = None
 
     def play(self, call: Call = lambda verb: verb()) -> None:
@@ -115,26 +117,26 @@ class Round:
     def _prepare(self, seen: Observations) -> None:
         assert self.surrogate is not None  # noqa: S101 - the order of `play`
         campaign, environment = self.campaign, self.campaign.parts.environment
-        random = distinct_random(campaign.parts, N_REFERENCE, self.seed("reference"))
-        self._reference = torch.cat([environment.features(random), seen.features])
+        self.random = distinct_random(campaign.parts, N_REFERENCE, self.seed("reference"))
+        self.reference = torch.cat([environment.features(self.random), seen.features])
         self.acquisition = campaign.parts.new_acquisition()
         self.acquisition.prepare(
             self.surrogate,
             sign=-1.0 if campaign.goal == "minimize" else 1.0,
             best=metrics.best_value(campaign.ledger.to_frame(), campaign.target, campaign.goal),
-            reference_features=self._reference,
+            reference_features=self.reference,
             seed=self.seed("acquisition"),
         )
 
     def train(self) -> None:
         """Train the sampler on the acquisition, from where the last round left it."""
-        assert self.acquisition is not None  # noqa: S101
+        assert self.acquisition is not None and self.reference is not None  # noqa: S101, PT018
         campaign = self.campaign
         self.sampler = campaign.parts.new_sampler(stream(campaign.config.seed, 0, "sampler"))
         before = campaign.directory / "rounds" / f"{self.number - 1:03d}" / "sampler.pt"
         if before.exists():
             self.sampler.load(before)
-        reward = scaled_reward(campaign.parts.environment, self.acquisition, self._reference)
+        reward = scaled_reward(campaign.parts.environment, self.acquisition, self.reference)
         began = time.perf_counter()
         losses = self.sampler.train(reward, seed=self.seed("train"), on_step=campaign.progress.step)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,12 +146,17 @@ class Round:
         self.notes["sampler_loss"] = [float(loss) for loss in losses]
 
     def propose(self) -> None:
-        """Draw proposals, and add what was seen at a lower fidelity only."""
+        """Draw proposals; add what was seen at a lower fidelity only, and the random reference.
+
+        The random ones keep a batch from being empty of families when the sampler has narrowed
+        down to a few; they are chosen only where their gain is the best that is left.
+        """
+        assert self.random is not None  # noqa: S101
         campaign, environment = self.campaign, self.campaign.parts.environment
         n = campaign.config.selection.n_proposals
         drawn = self.sampler.sample(n, seed=self.seed("propose"))
         again = environment.from_keys(promotable(campaign.ledger.to_frame(), campaign.target))
-        unique = distinct(torch.cat([drawn, again]), environment.keys)
+        unique = distinct(torch.cat([drawn, again, self.random]), environment.keys)
         self.notes["proposals"] = {"drawn": n, "distinct": len(distinct(drawn, environment.keys))}
         self.proposals = unique
 

@@ -13,6 +13,7 @@ Named axes: q pool candidates, m fidelities, k items (pairs of a candidate and a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from pipeline.ledger import affordable
 
 MAX_ITEMS = 600
 """How many of the best items compete in the greedy choice; bounds its cost at k² covariances."""
+
+PER_FAMILY = 3
+"""How many variants of one family compete: novelty may favour another than the first."""
 
 Covariance = Callable[[Tensor, Tensor], Tensor]
 """Posterior covariance `(k, k)` of items given their pool indices `(k,)` and fidelities `(k,)`."""
@@ -79,7 +83,7 @@ def select(
 
 
 def _candidates(pool: Pool, price: Tensor, budget: float) -> tuple[Tensor, Tensor]:
-    """The most promising items: by gain at each fidelity in equal parts, `(k,)` and `(k,)`."""
+    """The most promising items: by gain, each fidelity in equal parts, `(k,)` and `(k,)`."""
     n_fidelities = len(price)
     share = MAX_ITEMS // n_fidelities
     indices, fidelities = [], []
@@ -87,13 +91,25 @@ def _candidates(pool: Pool, price: Tensor, budget: float) -> tuple[Tensor, Tenso
         open_rows = torch.nonzero(pool.allowed[:, m]).flatten()
         if not affordable(float(price[m]), budget) or not len(open_rows):
             continue
-        gains = pool.log_gain[open_rows, m]
-        order = torch.argsort(gains, descending=True, stable=True)[:share]
-        indices.append(open_rows[order])
-        fidelities.append(torch.full((len(order),), m))
+        best = _best_of_each_family(pool, open_rows, m)[:share]
+        indices.append(best)
+        fidelities.append(torch.full((len(best),), m))
     if not indices:
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
     return torch.cat(indices), torch.cat(fidelities)
+
+
+def _best_of_each_family(pool: Pool, rows: Tensor, fidelity: int) -> Tensor:
+    """Rows by falling gain, `PER_FAMILY` of a family at most: a batch takes one of each."""
+    order = rows[torch.argsort(pool.log_gain[rows, fidelity], descending=True, stable=True)]
+    seen: Counter[str] = Counter()
+    kept = []
+    for row in order.tolist():
+        family = pool.families[row]
+        seen[family] += 1
+        if seen[family] <= PER_FAMILY:
+            kept.append(row)
+    return torch.tensor(kept, dtype=torch.long)
 
 
 class _Greedy:

@@ -46,6 +46,12 @@ def oxidation_states(element: Element) -> tuple[int, ...]:
     return states
 
 
+def valences(elements: Sequence[Element]) -> NDArray[np.float64]:
+    """Highest positive and highest negative valence of each element, 0 for none, `(e, 2)`."""
+    states = [[0, *element.icsd_oxidation_states] for element in elements]
+    return np.array([[max(row), -min(row)] for row in states], dtype=np.float64)
+
+
 def property_table(elements: Sequence[Element]) -> NDArray[np.float64]:
     """`PROPERTIES` of each element, `(e, 5)`."""
     return np.array(

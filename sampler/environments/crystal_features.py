@@ -8,27 +8,29 @@ import torch
 from pymatgen.core.periodic_table import Element
 from torch import Tensor
 
-from sampler.environments.crystal_elements import atomic_volumes, property_table
+from sampler.environments.crystal_elements import atomic_volumes, property_table, valences
 from sampler.environments.crystal_symmetry import SYSTEMS, SpaceGroup
 
 _ELECTRONEGATIVITY = 0
 
 
 class CrystalFeatures:
-    """Features of complete crystals, each scaled to about [0, 1], `(n, e + 28)` float64.
+    """Features of complete crystals, each scaled to about [0, 1], `(n, e + 30)` float64.
 
     Element fractions (e); composition-weighted mean and range of electronegativity, atomic radius,
     group, row and Mendeleev number (10); mean deviation of electronegativity, a measure of ionic
-    bonding (1); atoms in the cell, volume an atom, share of the cell that atomic spheres fill (3,
-    logarithms); log b/a and log c/a (2); cosines of the angles (3); lattice system (6); order of
-    the point group, lattice points, inversion centre (3).
+    bonding (1); number and Pauling energy of the bonds an atom has by its valences (2); atoms in
+    the cell, volume an atom, share of the cell that atomic spheres fill (3, logarithms); log b/a
+    and log c/a (2); cosines of the angles (3); lattice system (6); order of the point group,
+    lattice points, inversion centre (3).
     """
 
     def __init__(self, elements: Sequence[Element], groups: Sequence[SpaceGroup]) -> None:
         self._properties = torch.from_numpy(property_table(elements))
+        self._valences = torch.from_numpy(valences(elements))
         self._atomic_volumes = torch.from_numpy(atomic_volumes(elements))
         self._groups = torch.stack([group_features(group) for group in groups])
-        self.width = len(elements) + 28
+        self.width = len(elements) + 30
 
     def __call__(self, counts: Tensor, groups: Tensor, lattice: Tensor, volumes: Tensor) -> Tensor:
         """Features from atoms `(n, e)`, indices of space groups `(n,)`, a … gamma `(n, 6)`, Å³."""
@@ -51,7 +53,9 @@ class CrystalFeatures:
         electronegativity = self._properties[:, _ELECTRONEGATIVITY]
         deviation = (electronegativity - mean[:, _ELECTRONEGATIVITY, None]).abs()
         ionicity = (fractions * deviation).sum(dim=1, keepdim=True)
-        return torch.cat([fractions, mean, high - low, 2 * ionicity], dim=1)
+        bonds = ionic_bonds(fractions, electronegativity * 4.0, self._valences)
+        scaled = bonds / torch.tensor([2.0, 6.0], dtype=torch.float64)
+        return torch.cat([fractions, mean, high - low, 2 * ionicity, scaled], dim=1)
 
     def _cell(self, counts: Tensor, lattice: Tensor, volumes: Tensor) -> Tensor:
         n_atoms = counts.sum(dim=1)
@@ -64,6 +68,26 @@ class CrystalFeatures:
         axes = 0.5 + (lattice[:, 1:3] / lattice[:, :1]).log() / 4
         cosines = 0.5 + lattice[:, 3:].deg2rad().cos()
         return torch.cat([torch.stack(sizes, dim=1), axes, cosines], dim=1)
+
+
+def ionic_bonds(fractions: Tensor, electronegativity: Tensor, valences: Tensor) -> Tensor:
+    """Bonds an atom and their ionic energy in eV/atom, `(n, 2)`, from `fractions (n, e)`.
+
+        Σ over pairs of b_ij, and of b_ij (χ_j − χ_i)²
+
+    (Pauling 1932, doi 10.1021/ja01348a011, equation 7: extra energy of a bond in eV.) An atom forms
+    as many bonds to less electronegative ones as its negative valence says, `valences (e, 2)` of
+    positive and negative ones; they share them by their positive valences, and have no more.
+    """
+    given = fractions * valences[:, 0]
+    wanted = fractions * valences[:, 1]
+    difference = electronegativity[None, :] - electronegativity[:, None]  # [i, j] = χ_j − χ_i
+    share = given[:, :, None] * (difference > 0)
+    total = share.sum(dim=1, keepdim=True)
+    bonds = share * (wanted[:, None, :] / total.clamp(min=1e-12))
+    used = bonds.sum(dim=2, keepdim=True)
+    bonds = bonds * (given[:, :, None] / used.clamp(min=1e-12)).clamp(max=1.0)
+    return torch.stack([bonds.sum(dim=(1, 2)), (bonds * difference**2).sum(dim=(1, 2))], dim=1)
 
 
 def group_features(group: SpaceGroup) -> Tensor:

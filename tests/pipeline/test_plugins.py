@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from pipeline import Campaign
+from pipeline.campaign import checked
+from pipeline.config import ConfigError
 from pipeline.plugins import allow_plugins_from, check_options, construct, find_class, options_model
 from tests import fakes
-from tests.fakes import Menu, menu_config
+from tests.fakes import Menu, branin_config, menu_config
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -188,6 +190,17 @@ def test_an_oracle_with_attributes_alone_is_enough(tmp_path: Path) -> None:
     assert status["best"] is not None
 
 
+def test_a_config_prices_an_oracle_that_takes_no_options(tmp_path: Path) -> None:
+    oracle = {"kind": f"{__name__}:FixedPrice", "fidelity": "lab", "cost": 2}
+    config = menu_config(
+        oracles=[oracle], initial={"n": {"lab": 2}}, budget={"cost": 6, "rounds": 1}
+    )
+    with Campaign.from_config(config, tmp_path / "run") as campaign:
+        campaign.run()
+        assert campaign.target == "lab"
+        assert campaign.ledger.spend() == 6.0
+
+
 SHADOWS = ("sampler", "random", "torch", "numpy", "oracles", "json", "yaml", "psutil")
 
 
@@ -213,3 +226,22 @@ def test_a_users_folder_never_shadows_ours(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "shadow_lab:Menu" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "contract"),
+    [
+        ("space", "sampler.environment.Environment"),
+        ("surrogate", "surrogate.surrogate.Surrogate"),
+        ("acquisition", "surrogate.acquisition.Acquisition"),
+    ],
+)
+def test_a_part_that_lacks_a_method_is_told_so(section: str, contract: str) -> None:
+    config = branin_config() | {section: {"kind": "tests.pipeline.test_plugins:Bare"}}
+    with pytest.raises(ConfigError) as caught:
+        checked(config, Path())
+    assert any(contract in problem and "lacks" in problem for problem in caught.value.problems)
+
+
+class Bare:
+    """No part of anything."""

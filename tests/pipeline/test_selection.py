@@ -226,3 +226,23 @@ def test_a_large_pool_competes_with_its_best_at_each_fidelity() -> None:
     assert seen == [MAX_ITEMS]
     assert [pick.index for pick in picks] == [q - 1, q - 2, q - 3, q - 4]
     assert all(a.log_gain >= b.log_gain for a, b in pairwise(picks))
+
+
+def test_a_place_in_the_batch_has_its_price() -> None:
+    """With money for every place, a cheap item of little gain does not push out a dear one."""
+    gains = [[-2.0, 0.0], [-2.0, 0.0], [-2.0, -9.0], [-2.0, -9.0]]
+    rich = line_up(gains, [1.0, 10.0], Limits(cost=40.0, count=2, target_cost=0.0))
+    assert sorted(rich) == [(0, 1), (1, 1)]
+    poor = line_up(gains, [1.0, 10.0], Limits(cost=4.0, count=4, target_cost=0.0))
+    assert sorted(poor) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_a_large_family_leaves_room_for_others() -> None:
+    q = MAX_ITEMS + 50
+    gains = torch.zeros(q, 1, dtype=torch.float64)
+    gains[-1] = -5.0
+    families = ["one"] * (q - 1) + ["other"]
+    pool = Pool(gains, torch.ones(q, 1, dtype=torch.bool), families)
+    noise = torch.zeros(1, dtype=torch.float64)
+    picks = select(pool, [1.0], noise, lambda i, m: torch.eye(len(i)).double(), Limits(9, 9, 0))
+    assert sorted(families[pick.index] for pick in picks) == ["one", "other"]
