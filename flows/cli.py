@@ -155,11 +155,12 @@ def validate(config: ConfigPath, assignments: Assignments = None, dir: DirOption
 
     Example: `motherlode validate configs/crystal_formation_energy.yaml`
     """
-    from pipeline.campaign import checked
+    from pipeline.campaign import check_directory, checked, directory_of
     from pipeline.config import override, read_yaml
 
     with one_line_errors():
         parts = checked(override(read_yaml(config), assignments or ()), config.resolve().parent)
+        check_directory(directory_of(parts.config, dir), parts.config)
         console.print(parts.config.as_yaml(), markup=False, soft_wrap=True)
         console.print(pairs(_most_it_costs(parts)))
 

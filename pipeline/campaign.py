@@ -73,8 +73,8 @@ class Campaign:
         """
         data, folder = _read(config)
         parts = checked(override(data, overrides), folder)
-        directory = Path(dir) if dir is not None else Path("runs") / parts.config.name
-        _check_directory(directory, parts.config)
+        directory = directory_of(parts.config, dir)
+        check_directory(directory, parts.config)
         directory.mkdir(parents=True, exist_ok=True)
         return cls(parts, directory, folder, runner and runner(parts, directory, folder))
 
@@ -203,6 +203,11 @@ def checked(data: Mapping[str, Any], folder: Path) -> Parts:
     return parts
 
 
+def directory_of(config: CampaignConfig, dir: str | Path | None) -> Path:
+    """Where a campaign lives: `dir`, or `runs/<name>`."""
+    return Path(dir) if dir is not None else Path("runs") / config.name
+
+
 def bench(parts: Parts, directory: Path) -> Bench:
     """The place where this campaign's oracles run."""
     return Bench(parts.environment, [rung.oracle for rung in parts.ladder], directory / "jobs")
@@ -234,7 +239,7 @@ def _about(parts: Parts, folder: Path) -> dict[str, str]:
     }
 
 
-def _check_directory(directory: Path, config: CampaignConfig) -> None:
+def check_directory(directory: Path, config: CampaignConfig) -> None:
     """Refuse a directory that is someone else's or that holds a campaign with another config."""
     if not directory.exists():
         return
