@@ -1,18 +1,26 @@
 """The contract of an environment: everything the engine needs to know about a space.
 
 A space is a directed acyclic graph. Sampling starts at the one initial state, takes actions until
-a terminal state is reached, and a terminal state is one candidate. States are rows of one integer
-tensor `(n, width)`; every function is pure and works on the whole batch; nothing here knows a
-reward. Backward actions share the index of the forward action that they undo.
+a terminal state is reached, and a terminal state is one candidate. States are rows of one tensor
+`(n, width)`, int64 in a discrete space and float64 where some columns are real numbers; every
+function is pure and works on the whole batch; nothing here knows a reward. Backward actions share
+the index of the forward action that they undo.
 
-Named axes: n rows of a batch, w state columns, a actions, p policy inputs, d features.
+An action of a continuous space carries one real number besides: its *amount*, 0 < u < 1, where in
+the range that the state leaves it the new value lies. The policy has one density of u for each
+*head*, and `action_heads` says which head an action draws from (-1: none, its amount is ignored).
+The backward policy draws its amounts uniformly. Densities are those of the states: `log_width`
+and `log_width_back` are the logarithms of the ranges that an amount is stretched to.
+
+Named axes: n rows of a batch, w state columns, a actions, h heads, p policy inputs, d features.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # `import sampler` stays cheap: torch comes with the first concrete environment
     from torch import Tensor
@@ -22,7 +30,7 @@ Candidate = Any
 
 
 class Environment(ABC):
-    """A space of candidates as a batched directed acyclic graph of integer states."""
+    """A space of candidates as a batched directed acyclic graph."""
 
     n_actions: int
     """Number of forward actions, a. A terminal state has none that is allowed."""
@@ -32,18 +40,23 @@ class Environment(ABC):
     """Width d of `features`."""
     max_steps: int
     """An upper bound on the length of a trajectory."""
+    action_heads: Tensor | None = None
+    """The head that each action draws its amount from, `(a,)` int64, -1 for none; None: discrete.
+    """
+    circular_heads: tuple[bool, ...] = ()
+    """For each head, whether its amount is an angle (u = 0 and u = 1 are the same)."""
 
     @abstractmethod
     def initial_states(self, n: int) -> Tensor:
-        """Return n copies of the initial state, `(n, w)` int64."""
+        """Return n copies of the initial state, `(n, w)` int64 (float64 with real columns)."""
 
     @abstractmethod
     def forward_mask(self, states: Tensor) -> Tensor:
         """Allowed actions, `(n, a)` bool. Never all False unless the state is terminal."""
 
     @abstractmethod
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """States after allowed `actions` `(n,)`; new memory, `(n, w)`."""
+    def step(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
+        """States after allowed `actions` `(n,)` with `amounts` `(n,)`; new memory, `(n, w)`."""
 
     @abstractmethod
     def is_terminal(self, states: Tensor) -> Tensor:
@@ -54,8 +67,11 @@ class Environment(ABC):
         """Actions whose undoing leads to a parent, `(n, a)` bool; none at the initial state."""
 
     @abstractmethod
-    def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Parents: states from which `actions` `(n,)` lead to `states`; new memory, `(n, w)`."""
+    def step_back(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
+        """Parents: states from which `actions` `(n,)` lead to `states`; new memory, `(n, w)`.
+
+        `amounts` `(n,)` say which parent where there is a range of them.
+        """
 
     @abstractmethod
     def policy_inputs(self, states: Tensor) -> Tensor:
@@ -81,6 +97,42 @@ class Environment(ABC):
     def encode(self, candidates: Sequence[Candidate]) -> Tensor:
         """The terminal states of candidates. ValueError says why one lies outside the space."""
 
+    def restricted(self, where: Mapping[str, Any]) -> Environment:
+        """Return this space with the restriction `where`: same states and actions, fewer allowed.
+
+        Every trajectory that it allows ends in a candidate that satisfies `where`. ValueError for
+        a key that this space does not know, and for a restriction that no candidate satisfies:
+        the message names the part that conflicts.
+        """
+        raise ValueError(f"where: {type(self).__name__} has no restrictions, got {sorted(where)}")
+
+    def amount_range(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest amount of `actions`, float64 `(n,)` each; 0 and 1 by default.
+
+        A restricted space narrows it. For a circular head the smallest may exceed the largest:
+        the range then runs over u = 1 = 0.
+        """
+        zeros = states.new_zeros(len(states)).double()
+        return zeros, zeros + 1
+
+    def amounts_between(self, parents: Tensor, actions: Tensor, children: Tensor) -> Tensor:
+        """Amounts with which `actions` lead from `parents` to `children`, float64 `(n,)`."""
+        return parents.new_zeros(len(parents)).double()
+
+    def log_width(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Log of the range of values that the amounts 0 … 1 of `actions` span, float64 `(n,)`."""
+        return states.new_zeros(len(states)).double()
+
+    def log_width_back(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Log of the range of parents that undoing `actions` may lead to, float64 `(n,)`."""
+        return states.new_zeros(len(states)).double()
+
+    def to(self, device: Any) -> Self:
+        """Return a copy whose tables lie on `device`."""
+        import torch
+
+        return copy.copy(self) if device is None else _moved(self, torch.device(device), {})
+
     def families(self, states: Tensor) -> list[str]:
         """Which candidates a person would call variants of one thing: equal text, same family."""
         return self.keys(states)
@@ -97,3 +149,25 @@ class Environment(ABC):
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Readable columns for tables, the same names in each row, such as formula."""
         return [{"candidate": key} for key in self.keys(states)]
+
+
+def _moved(value: Any, device: Any, done: dict[int, Any]) -> Any:
+    """Copy what holds tensors, at any depth of objects and containers, with them on `device`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_moved(item, device, done) for item in value)
+    if isinstance(value, dict):
+        return {key: _moved(item, device, done) for key, item in value.items()}
+    is_ours = type(value).__module__.partition(".")[0] == "sampler" or isinstance(
+        value, Environment
+    )
+    if not is_ours or isinstance(value, type) or not hasattr(value, "__dict__"):
+        return value
+    if id(value) not in done:
+        done[id(value)] = moved = copy.copy(value)
+        for name, part in vars(value).items():
+            object.__setattr__(moved, name, _moved(part, device, done))
+    return done[id(value)]

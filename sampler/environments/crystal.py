@@ -124,7 +124,7 @@ class Crystal(Environment):
             self._allow_bins(mask, states, rows)
         return mask
 
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+    def step(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Choose a space group, atoms of an element, the end of the composition, or a bin."""
         children = states.clone()
         group = (actions < self._first_pair).nonzero()[:, 0]
@@ -147,7 +147,7 @@ class Crystal(Environment):
         mask[rows, self._last_action(states[rows])] = True
         return mask
 
-    def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
+    def step_back(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Take back the last choice."""
         parents = states.clone()
         parents[actions < self._first_pair, _GROUP] = 0

@@ -47,7 +47,7 @@ class HyperGrid(Environment):
         can_grow = states[:, :-1] < self.length - 1
         return torch.cat([can_grow & is_running, is_running], dim=1)
 
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+    def step(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Add one to a coordinate, or stop."""
         return states + one_hot(actions, self.n_actions)
 
@@ -60,7 +60,7 @@ class HyperGrid(Environment):
         is_stopped = states[:, -1:] == 1
         return torch.cat([(states[:, :-1] > 0) & ~is_stopped, is_stopped], dim=1)
 
-    def step_back(self, states: Tensor, actions: Tensor) -> Tensor:
+    def step_back(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Take one from a coordinate, or go on."""
         return states - one_hot(actions, self.n_actions)
 
