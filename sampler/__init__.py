@@ -23,6 +23,14 @@ __all__ = ["ENVIRONMENTS", "LOSSES", "SAMPLERS", "GFlowNet", "Random", "environm
 ENVIRONMENTS: dict[str, str] = {
     "crystal": "sampler.environments.crystal:Crystal",
     "hyper_grid": "sampler.environments.hyper_grid:HyperGrid",
+    "hypercube": "sampler.environments.hypercube:Hypercube",
+    "multi_fidelity": "sampler.environments.multi_fidelity:MultiFidelity",
+    "scrabble": "sampler.environments.scrabble:Scrabble",
+    "sequence": "sampler.environments.sequence:Sequence",
+    "stack": "sampler.environments.stack:Stack",
+    "subset": "sampler.environments.subset:Subset",
+    "tetris": "sampler.environments.tetris:Tetris",
+    "torus": "sampler.environments.torus:Torus",
 }
 SAMPLERS: dict[str, str] = {
     "gflownet": "sampler.gflownet:GFlowNet",

@@ -12,23 +12,76 @@ from sampler.baselines import Random
 from sampler.environment import Environment
 from sampler.rollout import Trajectories, roll_out
 
-SMALL: dict[str, dict[str, Any]] = {
-    "hyper_grid": {"n_dims": 3, "length": 5, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)]},
-    "crystal": {
-        "elements": ["Li", "Mg", "Ti", "O", "F"],
-        "space_groups": [1, 2, 14, 62, 136, 166, 194, 225],
-        "n_atoms": (2, 10),
-        "n_bins": 10,
-    },
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "hyper_grid": (
+        "hyper_grid",
+        {"n_dims": 3, "length": 5, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)]},
+    ),
+    "crystal": (
+        "crystal",
+        {
+            "elements": ["Li", "Mg", "Ti", "O", "F"],
+            "space_groups": [1, 2, 14, 62, 136, 166, 194, 225],
+            "n_atoms": (2, 10),
+            "n_bins": 10,
+        },
+    ),
+    "tetris": ("tetris", {"width": 4, "height": 4, "pieces": ["I", "O", "L"]}),
+    "scrabble": ("scrabble", {"max_length": 5}),
+    "sequence": ("sequence", {"alphabet": "ACGT", "min_length": 2, "max_length": 5}),
+    "sequence fixed": ("sequence", {"alphabet": "ACGT", "min_length": 6, "max_length": 6}),
+    "sequence both ends": (
+        "sequence",
+        {"alphabet": "01", "min_length": 1, "max_length": 6, "both_ends": True},
+    ),
+    "subset": ("subset", {"n_items": 9, "size": 4}),
+    "hypercube": ("hypercube", {"n_dims": 3, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)]}),
+    "hypercube increments": (
+        "hypercube",
+        {"n_dims": 2, "bounds": [(-5.0, 10.0), (0.0, 15.0)], "n_increments": 3, "any_order": True},
+    ),
+    "hypercube discrete": (
+        "hypercube",
+        {"n_dims": 3, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)], "n_levels": 4},
+    ),
+    "torus": ("torus", {"n_dims": 3}),
+    "torus increments": ("torus", {"n_dims": 2, "n_increments": 2}),
+    "torus discrete": ("torus", {"n_dims": 2, "n_angles": 6}),
+    "multi_fidelity": (
+        "multi_fidelity",
+        {
+            "base": {"kind": "hyper_grid", "n_dims": 2, "length": 4},
+            "fidelities": ["low", "high"],
+            "step": "any",
+        },
+    ),
+    "multi_fidelity last": (
+        "multi_fidelity",
+        {
+            "base": {"kind": "hypercube", "n_dims": 2, "bounds": [(0.0, 1.0), (0.0, 1.0)]},
+            "fidelities": ["low", "middle", "high"],
+            "step": "last",
+        },
+    ),
+    "stack": (
+        "stack",
+        {
+            "parts": {
+                "word": {"kind": "sequence", "alphabet": "AB", "min_length": 1, "max_length": 3},
+                "point": {"kind": "hypercube", "n_dims": 2, "bounds": [(0.0, 1.0), (0.0, 1.0)]},
+            }
+        },
+    ),
 }
 
 
 @cache
-def small(kind: str) -> Environment:
-    return environment(kind, **SMALL[kind])
+def small(name: str) -> Environment:
+    kind, options = SMALL[name]
+    return environment(kind, **options)
 
 
-@pytest.fixture(params=sorted(ENVIRONMENTS))
+@pytest.fixture(params=sorted(SMALL))
 def space(request: pytest.FixtureRequest) -> Environment:
     return small(request.param)
 
@@ -49,7 +102,7 @@ def walk(space: Environment, request: pytest.FixtureRequest) -> tuple[Trajectori
 
 
 def test_every_registered_environment_is_tested() -> None:
-    assert set(SMALL) == set(ENVIRONMENTS)
+    assert {kind for kind, _ in SMALL.values()} == set(ENVIRONMENTS)
 
 
 def test_stepping_back_undoes_a_step(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
