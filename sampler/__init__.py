@@ -37,6 +37,10 @@ SAMPLERS: dict[str, str] = {
     "random": "sampler.baselines:Random",
 }
 LOSSES: dict[str, str] = {
+    "detailed_balance": "sampler.losses:detailed_balance",
+    "flow_matching": "sampler.losses:flow_matching",
+    "log_partition_variance": "sampler.losses:log_partition_variance",
+    "sub_trajectory_balance": "sampler.losses:sub_trajectory_balance",
     "trajectory_balance": "sampler.losses:trajectory_balance",
 }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sampler.environment import Environment
 from sampler.policy import masked_log_softmax
-from sampler.rollout import Trajectories, roll_out
+from sampler.rollout import Behaviour, roll_out
 
 
 class Random:
@@ -38,9 +39,16 @@ class Random:
         """Nothing to learn: takes what `GFlowNet.train` takes, returns no losses."""
         return []
 
-    def sample(self, n: int, seed: int | None = None) -> Tensor:
-        """Draw n terminal states `(n, w)`; with a `seed`, the same ones every time."""
-        return self._roll_out(n, seed).terminal_states
+    def sample(
+        self, n: int, seed: int | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """Draw n terminal states `(n, w)`, those that `where` restricts the space to.
+
+        With a `seed`, the same ones every time.
+        """
+        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        space = self.environment.restricted(where) if where else self.environment
+        return roll_out(space, _nothing, n, generator, Behaviour()).terminal_states
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Nothing was learned, so nothing is written."""
@@ -53,9 +61,6 @@ class Random:
         mask = self.environment.forward_mask(states)
         return masked_log_softmax(torch.zeros(mask.shape), mask)
 
-    def _roll_out(self, n: int, seed: int | None) -> Trajectories:
-        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
-        n_actions = self.environment.n_actions
-        return roll_out(
-            self.environment, lambda inputs: torch.zeros(len(inputs), n_actions), n, generator
-        )
+
+def _nothing(states: Tensor, rows: Tensor) -> Tensor:
+    return states

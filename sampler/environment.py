@@ -40,6 +40,8 @@ class Environment(ABC):
     """Width d of `features`."""
     max_steps: int
     """An upper bound on the length of a trajectory."""
+    is_tree: bool = False
+    """Whether exactly one trajectory leads to each state: the backward policy has no choice."""
     action_heads: Tensor | None = None
     """The head that each action draws its amount from, `(a,)` int64, -1 for none; None: discrete.
     """

@@ -23,7 +23,7 @@ class Restricted(Environment):
     ) -> None:
         self.base = base
         self.can_satisfy = can_satisfy
-        for name in ("n_actions", "n_policy_inputs", "n_features", "max_steps"):
+        for name in ("n_actions", "n_policy_inputs", "n_features", "max_steps", "is_tree"):
             setattr(self, name, getattr(base, name))
         if not bool(can_satisfy(base.initial_states(1)).all()):
             raise ValueError(f"where: nothing in this space satisfies {wish}")

@@ -1,8 +1,8 @@
 """Batched trajectories, forward from the initial state and backward from finished candidates.
 
-Rollouts need no gradient: they record flat transitions, and the losses run the network once more
-over all of them together. Finished rows leave the batch, so the work is the sum of the lengths.
-Named axes: n trajectories, t transitions of all of them, w state columns, a actions, p inputs.
+Rollouts need no gradient: they record flat transitions, and what the network computed for them in
+`Activations`. Finished rows leave the batch, so the work is the sum of the lengths.
+Named axes: n trajectories, t transitions of all of them, w state columns, a actions.
 """
 
 from __future__ import annotations
@@ -10,130 +10,281 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sampler import amounts as mixtures
 from sampler.environment import Environment
-from sampler.policy import masked_log_softmax
 
-Logits = Callable[[Tensor], Tensor]
-"""From policy inputs `(n, p)` to unmasked logits `(n, a)`."""
+Outputs = Callable[[Tensor, Tensor], Tensor]
+"""From states `(m, w)` and the trajectories `(m,)` they belong to, to the policy's outputs."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How actions are drawn from the policy's outputs.
+
+    `exploration`: the probability of a uniformly random action (and amount). `temperature`: logits
+    are divided by it. `logits`, `mixture`: where in the outputs they are found; None: uniform.
+    """
+
+    logits: Callable[[Tensor], Tensor] | None = None
+    mixture: Callable[[Tensor, Tensor], Tensor] | None = None
+    exploration: float = 0.0
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """The transitions of n complete trajectories, in any order; `rows` says whose each one is."""
+    """The transitions of n complete trajectories; `rows` says whose each one is.
+
+    Those of one trajectory stand in the order of its steps, or all in the reverse order.
+    """
 
     terminal_states: Tensor  # (n, w)
     rows: Tensor  # (t,)
+    states: Tensor  # (t, w): parents
     actions: Tensor  # (t,)
+    amounts: Tensor | None  # (t,)
     children: Tensor  # (t, w)
-    inputs: Tensor  # (t, p): policy inputs of the parents
     masks: Tensor  # (t, a): forward masks of the parents
+    is_reversed: bool = False
 
     def __len__(self) -> int:
         return len(self.terminal_states)
 
+    @cached_property
+    def ordered(self) -> Tensor:
+        """Indices of the transitions by trajectory, first step first, `(t,)`."""
+        if not self.is_reversed:
+            return self.rows.argsort(stable=True)
+        return self.rows.flip(0).argsort(stable=True).neg() + (len(self.rows) - 1)
+
+    @cached_property
+    def following(self) -> Tensor:
+        """The transition that leaves each child, or t + row for a terminal one, `(t,)`."""
+        order, t = self.ordered, len(self.rows)
+        rows = self.rows[order]
+        after = torch.empty_like(order)
+        after[order] = torch.cat([order[1:], order[:1]])
+        is_last = torch.ones_like(rows, dtype=torch.bool)
+        is_last[:-1] = rows[1:] != rows[:-1]
+        after[order[is_last]] = t + rows[is_last]
+        return after
+
 
 def roll_out(
     environment: Environment,
-    logits: Logits,
+    outputs: Outputs,
     n: int,
     generator: torch.Generator,
-    exploration: float = 0.0,
+    behaviour: Behaviour,
+    start: Tensor | None = None,
 ) -> Trajectories:
-    """Sample n trajectories of the forward policy, mixed with `exploration` of uniform actions."""
-    states, rows = environment.initial_states(n), torch.arange(n)
+    """Sample n trajectories of the forward policy, from the initial state or from `start` `(n, w)`.
+
+    RuntimeError at a dead end, and beyond `max_steps`; both name a state.
+    """
+    states = environment.initial_states(n) if start is None else start
+    states = states.to(generator.device)
     terminal_states = states.clone()
+    rows = torch.arange(n, device=states.device)
+    if start is not None:
+        is_running = ~environment.is_terminal(states)
+        states, rows = states[is_running], rows[is_running]
     steps: list[tuple[Tensor, ...]] = []
     while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
-        _check_length(environment, len(steps))
-        inputs, mask = environment.policy_inputs(states), environment.forward_mask(states)
-        actions = choose(logits(inputs), mask, generator, exploration)
-        children = environment.step(states, actions)
-        steps.append((rows, actions, children, inputs, mask))
+        _check_length(environment, len(steps), states)
+        mask = environment.forward_mask(states)
+        answer = outputs(states, rows)
+        actions = choose(answer, mask, states, generator, behaviour)
+        if environment.action_heads is None:
+            children = environment.step(states, actions)
+            steps.append((rows, states, actions, children, mask))
+        else:
+            amounts = _drawn_amounts(environment, states, actions, answer, generator, behaviour)
+            children = environment.step(states, actions, amounts)
+            steps.append((rows, states, actions, children, mask, amounts))
         is_done = environment.is_terminal(children)
-        terminal_states[rows[is_done]] = children[is_done]
-        states, rows = children[~is_done], rows[~is_done]
-    return Trajectories(terminal_states, *_concatenated(steps))
+        if bool(is_done.any()):
+            done, going = is_done.nonzero()[:, 0], (~is_done).nonzero()[:, 0]
+            terminal_states[rows[done]] = children[done]
+            states, rows = children[going], rows[going]
+        else:
+            states = children
+    return _trajectories(terminal_states, steps, is_reversed=False)
 
 
 def roll_back(
     environment: Environment,
     terminal_states: Tensor,
-    backward_logits: Logits | None,
+    outputs: Outputs | None,
     generator: torch.Generator,
+    behaviour: Behaviour | None = None,
+    n_steps: int | None = None,
 ) -> Trajectories:
     """One trajectory that ends in each of `terminal_states`, drawn from the backward policy.
 
-    Without `backward_logits` that policy is uniform over parents.
+    Without `outputs` that policy is uniform over parents. At most `n_steps` steps are taken; the
+    trajectories then begin amid the space.
     """
-    states, rows = terminal_states, torch.arange(len(terminal_states))
+    behaviour = behaviour or Behaviour()
+    states = terminal_states = terminal_states.to(generator.device)
+    rows = torch.arange(len(states), device=states.device)
     steps: list[tuple[Tensor, ...]] = []
-    while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
-        _check_length(environment, len(steps))
+    while (len(rows) > 0 and len(steps) != n_steps) or not steps:
+        _check_length(environment, len(steps), states)
         mask = environment.backward_mask(states)
-        logits = torch.zeros(mask.shape)
-        if backward_logits is not None:
-            logits = backward_logits(environment.policy_inputs(states))
-        actions = choose(logits, mask, generator)
-        parents = environment.step_back(states, actions)
-        steps.append((rows, actions, states, *_seen_by_policy(environment, parents)))
+        answer = mask.float() if outputs is None else outputs(states, rows)
+        actions = choose(answer, mask, states, generator, behaviour)
+        if environment.action_heads is None:
+            parents = environment.step_back(states, actions)
+            extra: tuple[Tensor, ...] = ()
+        else:
+            drawn = torch.rand(
+                len(rows), generator=generator, dtype=torch.float64, device=states.device
+            )
+            parents = environment.step_back(states, actions, drawn)
+            extra = (environment.amounts_between(parents, actions, states),)
+        steps.append((rows, parents, actions, states, environment.forward_mask(parents), *extra))
         has_parent = environment.backward_mask(parents).any(dim=1)
         states, rows = parents[has_parent], rows[has_parent]
-    return Trajectories(terminal_states, *_concatenated(steps))
-
-
-def joined(first: Trajectories, second: Trajectories) -> Trajectories:
-    """Both sets of trajectories as one, those of `first` in front."""
-    return Trajectories(
-        torch.cat([first.terminal_states, second.terminal_states]),
-        torch.cat([first.rows, second.rows + len(first)]),
-        torch.cat([first.actions, second.actions]),
-        torch.cat([first.children, second.children]),
-        torch.cat([first.inputs, second.inputs]),
-        torch.cat([first.masks, second.masks]),
-    )
+    return _trajectories(terminal_states, steps, is_reversed=True)
 
 
 def choose(
-    logits: Tensor, mask: Tensor, generator: torch.Generator, exploration: float = 0.0
+    outputs: Tensor,
+    mask: Tensor,
+    states: Tensor,
+    generator: torch.Generator,
+    behaviour: Behaviour,
 ) -> Tensor:
-    """One allowed action a row, `(n,)`, by the Gumbel-max trick: argmax of logits + Gumbel noise.
+    """One allowed action a row, `(m,)`, by the Gumbel-max trick: argmax of logits + Gumbel noise.
 
-    With probability `exploration` a row's logits count as equal. RuntimeError at a dead end.
+    RuntimeError at a dead end.
     """
-    if not bool(mask.any(dim=1).all()):
-        raise RuntimeError("dead end: a state that is not terminal allows no action")
-    if exploration > 0:
-        is_uniform = torch.rand(len(logits), 1, generator=generator) < exploration
-        logits = logits.masked_fill(is_uniform, 0.0)
-    # -log(-log u) is a Gumbel variate; u = 0, which float32 draws now and then, would be -inf.
-    uniform = torch.rand(logits.shape, generator=generator).clamp_min_(1e-10)
-    noise = uniform.log_().neg_().log_()
-    return (logits - noise).masked_fill_(~mask, -math.inf).argmax(dim=1)
+    # The logarithm of an exponential variate is a negative Gumbel variate.
+    noise = torch.empty(mask.shape, device=mask.device).exponential_(generator=generator).log_()
+    if behaviour.logits is None:
+        scores = noise.neg_()
+    else:
+        logits = behaviour.logits(outputs)
+        if behaviour.temperature != 1.0:
+            logits = logits / behaviour.temperature
+        if behaviour.exploration > 0:
+            drawn = torch.rand(len(mask), 1, generator=generator, device=mask.device)
+            logits = logits * (drawn >= behaviour.exploration)
+        scores = torch.sub(logits, noise, out=noise)
+    best, actions = scores.masked_fill_(~mask, -math.inf).max(dim=1)
+    if len(best) > 0 and not float(best.min()) > -math.inf:  # NaN, from NaN weights, ends here too
+        row = int((~(best > -math.inf)).nonzero()[0])
+        what = "allows no action" if not bool(mask[row].any()) else "has logits that are NaN"
+        raise RuntimeError(f"dead end: the state {states[row].tolist()} {what}")
+    return actions
 
 
-def log_backward(
-    environment: Environment, children: Tensor, actions: Tensor, backward_logits: Logits | None
+def _drawn_amounts(
+    environment: Environment,
+    states: Tensor,
+    actions: Tensor,
+    outputs: Tensor,
+    generator: torch.Generator,
+    behaviour: Behaviour,
 ) -> Tensor:
-    """Return log P_B of undoing `actions` at `children`, `(t,)`; uniform without logits."""
-    mask = environment.backward_mask(children)
-    if backward_logits is None:
-        return -mask.sum(dim=1).float().log()
-    logits = backward_logits(environment.policy_inputs(children))
-    return masked_log_softmax(logits, mask).gather(1, actions[:, None])[:, 0]
+    """Amounts of the chosen actions, float64 `(m,)`; without a mixture uniform in their range."""
+    heads, is_circular = heads_of(environment, actions)
+    low, high = environment.amount_range(states, actions)
+    width = mixtures.range_width(low, high)
+    flat = torch.rand(len(low), generator=generator, dtype=torch.float64, device=low.device)
+    uniform = (low + width * flat).remainder(1.0)
+    if behaviour.mixture is None:
+        return uniform
+    parameters = behaviour.mixture(outputs, heads)
+    drawn = mixtures.draw(parameters, is_circular, generator)
+    if bool((width < 1).any()):
+        within = mixtures.draw_within(parameters, is_circular, low, high, generator)
+        drawn = torch.where(width < 1, within, drawn)
+    if behaviour.exploration > 0:
+        explores = torch.rand(len(low), generator=generator, device=low.device)
+        drawn = torch.where(explores < behaviour.exploration, uniform, drawn)
+    return drawn
 
 
-def _seen_by_policy(environment: Environment, states: Tensor) -> tuple[Tensor, Tensor]:
-    return environment.policy_inputs(states), environment.forward_mask(states)
+def heads_of(environment: Environment, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """The head of each action `(m,)`, -1 for none, and whether it is circular `(m,)` bool."""
+    assert environment.action_heads is not None  # noqa: S101
+    heads = environment.action_heads.to(actions.device)[actions]
+    circular = torch.tensor([*environment.circular_heads, False], device=actions.device)
+    return heads, circular[heads]
 
 
-def _concatenated(steps: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.cat(column) for column in zip(*steps, strict=True)]
+def joined(parts: list[Trajectories]) -> Trajectories:
+    """All trajectories of `parts` as one set, in their order; all brought to forward order."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = [_forward_order(part) for part in parts]
+    offsets = torch.tensor([0, *[len(part) for part in parts]]).cumsum(0).tolist()
+    rows = [c[0] + offset for c, offset in zip(columns, offsets, strict=False)]
+    others = [torch.cat(column) for column in list(zip(*columns, strict=True))[1:]]
+    amounts = others.pop(4) if len(others) == 5 else None
+    states, actions, children, masks = others
+    return Trajectories(
+        torch.cat([part.terminal_states for part in parts]),
+        torch.cat(rows),
+        states,
+        actions,
+        amounts,
+        children,
+        masks,
+    )
 
 
-def _check_length(environment: Environment, n_steps: int) -> None:
-    if n_steps >= environment.max_steps:
-        raise RuntimeError(f"a trajectory is longer than max_steps = {environment.max_steps}")
+def forward_order(trajectories: Trajectories) -> Trajectories:
+    """The same trajectories with transitions in the order of their steps."""
+    if not trajectories.is_reversed:
+        return trajectories
+    rows, states, actions, children, masks, *amounts = _forward_order(trajectories)
+    return Trajectories(
+        trajectories.terminal_states,
+        rows,
+        states,
+        actions,
+        amounts[0] if amounts else None,
+        children,
+        masks,
+    )
+
+
+def _forward_order(part: Trajectories) -> list[Tensor]:
+    columns = [part.rows, part.states, part.actions, part.children, part.masks]
+    if part.amounts is not None:
+        columns.append(part.amounts)
+    return [column.flip(0) for column in columns] if part.is_reversed else columns
+
+
+def _trajectories(
+    terminal_states: Tensor, steps: list[tuple[Tensor, ...]], *, is_reversed: bool
+) -> Trajectories:
+    rows, states, actions, children, masks, *amounts = (
+        torch.cat(column) for column in zip(*steps, strict=True)
+    )
+    return Trajectories(
+        terminal_states,
+        rows,
+        states,
+        actions,
+        amounts[0] if amounts else None,
+        children,
+        masks,
+        is_reversed,
+    )
+
+
+def _check_length(environment: Environment, n_steps: int, states: Tensor) -> None:
+    if n_steps >= environment.max_steps and len(states) > 0:
+        raise RuntimeError(
+            f"a trajectory is longer than max_steps = {environment.max_steps}, "
+            f"in the state {states[0].tolist()}"
+        )

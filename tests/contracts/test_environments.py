@@ -10,7 +10,7 @@ from torch import Tensor
 from sampler import ENVIRONMENTS, GFlowNet, environment
 from sampler.baselines import Random
 from sampler.environment import Environment
-from sampler.rollout import Trajectories, roll_out
+from sampler.rollout import Behaviour, Trajectories, roll_out
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "hyper_grid": (
@@ -89,11 +89,8 @@ def space(request: pytest.FixtureRequest) -> Environment:
 @cache
 def _trajectories(kind: str) -> tuple[Trajectories, Tensor]:
     space, generator = small(kind), torch.Generator().manual_seed(0)
-    trajectories = roll_out(
-        space, lambda inputs: torch.zeros(len(inputs), space.n_actions), 500, generator
-    )
-    parents = space.step_back(trajectories.children, trajectories.actions)
-    return trajectories, parents
+    trajectories = roll_out(space, lambda states, rows: states, 500, generator, Behaviour())
+    return trajectories, trajectories.states
 
 
 @pytest.fixture
@@ -105,26 +102,86 @@ def test_every_registered_environment_is_tested() -> None:
     assert {kind for kind, _ in SMALL.values()} == set(ENVIRONMENTS)
 
 
-def test_stepping_back_undoes_a_step(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
+def forth(
+    space: Environment, parents: Tensor, trajectories: Trajectories, rows: Tensor | None = None
+) -> Tensor:
+    """The children that the trajectories' actions lead to."""
+    rows = torch.arange(len(parents)) if rows is None else rows
+    amounts = None if trajectories.amounts is None else trajectories.amounts[rows]
+    return space.step(parents, trajectories.actions[rows], amounts)
+
+
+def flat_amounts(space: Environment, n: int) -> Tensor | None:
+    """Amounts for n actions, None in a discrete space."""
+    if space.action_heads is None:
+        return None
+    return torch.rand(n, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_a_step_is_pure_and_repeats(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
     trajectories, parents = walk
     before = parents.clone()
-    assert torch.equal(space.step(parents, trajectories.actions), trajectories.children)
+    assert torch.equal(forth(space, parents, trajectories), trajectories.children)
     assert torch.equal(parents, before), "step changed its argument"
-    again = space.step_back(trajectories.children, trajectories.actions)
-    assert torch.equal(again, parents)
-    # A backward-reconstructed parent is the state that the rollout really was in.
-    assert torch.equal(space.policy_inputs(parents), trajectories.inputs)
+    assert trajectories.children.dtype == parents.dtype
+
+
+def test_stepping_back_undoes_a_step(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
+    trajectories, parents = walk
+    if space.action_heads is None:
+        assert torch.equal(space.step_back(trajectories.children, trajectories.actions), parents)
+        return
+    # Amounts back and forth: whatever parent is drawn, the amount between leads to the same child.
+    children, actions = trajectories.children, trajectories.actions
+    drawn = space.step_back(children, actions, flat_amounts(space, len(children)))
+    amounts = space.amounts_between(drawn, actions, children)
+    has_amount = space.action_heads[actions] >= 0
+    assert bool(((amounts > 0) & (amounts < 1))[has_amount].all())
+    assert torch.allclose(space.step(drawn, actions, amounts), children, rtol=0, atol=1e-8)
+    between = space.amounts_between(parents, actions, children)
+    assert torch.allclose(
+        space.step(parents, actions, between), children, rtol=0, atol=1e-8
+    )
+
+
+def test_a_continuous_space_declares_its_amounts(
+    space: Environment, walk: tuple[Trajectories, Tensor]
+) -> None:
+    trajectories, parents = walk
+    if space.action_heads is None:
+        assert space.circular_heads == ()
+        assert trajectories.amounts is None
+        assert parents.dtype == torch.int64
+        return
+    assert space.action_heads.shape == (space.n_actions,)
+    assert int(space.action_heads.max()) == len(space.circular_heads) - 1
+    assert parents.dtype == torch.float64
+    assert bool(space.log_width(parents, trajectories.actions).isfinite().all())
+    assert bool(space.log_width_back(trajectories.children, trajectories.actions).isfinite().all())
+
+
+def test_a_tree_has_one_parent_a_state(
+    space: Environment, walk: tuple[Trajectories, Tensor]
+) -> None:
+    trajectories, _ = walk
+    counts = space.backward_mask(trajectories.children).sum(dim=1)
+    assert int(counts.min()) >= 1
+    if space.is_tree:
+        assert int(counts.max()) == 1
 
 
 def test_masks_agree_with_steps(space: Environment, walk: tuple[Trajectories, Tensor]) -> None:
     trajectories, parents = walk
     assert torch.equal(space.forward_mask(parents), trajectories.masks)
+    assert bool(trajectories.masks.any(dim=1).all())
     backward = space.backward_mask(trajectories.children)
     assert bool(backward.gather(1, trajectories.actions[:, None]).all())
     rows, actions = backward.nonzero(as_tuple=True)
-    grandparents = space.step_back(trajectories.children[rows], actions)
+    amounts = flat_amounts(space, len(rows))
+    grandparents = space.step_back(trajectories.children[rows], actions, amounts)
     assert bool(space.forward_mask(grandparents).gather(1, actions[:, None]).all())
-    assert torch.equal(space.step(grandparents, actions), trajectories.children[rows])
+    if space.action_heads is None:
+        assert torch.equal(space.step(grandparents, actions), trajectories.children[rows])
 
 
 def test_every_allowed_action_can_be_undone(
@@ -133,9 +190,10 @@ def test_every_allowed_action_can_be_undone(
     _, parents = walk
     parents = parents[::25]
     rows, actions = space.forward_mask(parents).nonzero(as_tuple=True)
-    children = space.step(parents[rows], actions)
+    children = space.step(parents[rows], actions, flat_amounts(space, len(rows)))
     assert bool(space.backward_mask(children).gather(1, actions[:, None]).all())
-    assert torch.equal(space.step_back(children, actions), parents[rows])
+    if space.action_heads is None:
+        assert torch.equal(space.step_back(children, actions), parents[rows])
 
 
 def test_there_is_no_dead_end(space: Environment) -> None:
@@ -151,7 +209,6 @@ def test_no_trajectory_is_longer_than_max_steps(walk: tuple[Trajectories, Tensor
 
 def test_the_initial_state_has_no_parent(space: Environment) -> None:
     states = space.initial_states(3)
-    assert states.dtype == torch.int64
     assert len(states) == 3
     assert not bool(space.backward_mask(states).any())
     assert not bool(space.is_terminal(states).any())
@@ -203,10 +260,12 @@ def test_policy_inputs_are_float32_and_as_wide_as_declared(
         assert float(inputs.abs().max()) <= 1.0 + 1e-6
 
 
-def test_the_policy_can_tell_states_apart(walk: tuple[Trajectories, Tensor]) -> None:
-    trajectories, parents = walk
+def test_the_policy_can_tell_states_apart(
+    space: Environment, walk: tuple[Trajectories, Tensor]
+) -> None:
+    _, parents = walk
     n_states = len(torch.unique(parents, dim=0))
-    assert len(torch.unique(trajectories.inputs, dim=0)) == n_states
+    assert len(torch.unique(space.policy_inputs(parents), dim=0)) == n_states
 
 
 def test_no_rows_are_rows_too(space: Environment) -> None:

@@ -1,0 +1,145 @@
+"""From trajectories to both sides of the flow equations, with gradients to the policy.
+
+Named axes: n trajectories, t transitions of all of them, w state columns, a actions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sampler import amounts as mixtures
+from sampler.environment import Environment
+from sampler.losses import Balance, Need
+from sampler.policy import Activations, Policy, log_probability
+from sampler.rollout import Trajectories, heads_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trajectories to train on; `conditions` `(n,)` are what the policy is told, if anything."""
+
+    trajectories: Trajectories
+    conditions: Tensor | None = None
+    groups: Tensor | None = None
+
+
+def inputs_of(environment: Environment, states: Tensor, conditions: Tensor | None) -> Tensor:
+    """What the policy network sees, `(m, p)`, with conditions `(m,)` as a last column."""
+    inputs = environment.policy_inputs(states)
+    if conditions is None:
+        return inputs
+    return torch.cat([inputs, conditions[:, None].to(inputs.dtype)], dim=1)
+
+
+def evaluate(
+    environment: Environment,
+    policy: Policy,
+    activations: Activations,
+    batch: Batch,
+    log_reward: Tensor,
+    needs: Need,
+    decay: float,
+) -> Balance:
+    """What the losses compare. The first rows of `activations` hold those of the first transitions.
+
+    Transitions whose activations are not there yet are run now, and so are the terminal states
+    where the backward policy is learned.
+    """
+    trajectories, conditions = batch.trajectories, batch.conditions
+    t = len(trajectories.rows)
+    missing = slice(activations.n, t)
+    if activations.n < t:
+        told = None if conditions is None else conditions[trajectories.rows[missing]]
+        policy.run(inputs_of(environment, trajectories.states[missing], told), activations)
+    if policy.has_backward:
+        policy.run(inputs_of(environment, trajectories.terminal_states, conditions), activations)
+    outputs = policy.recalled(activations, 0, activations.n)
+    log_z = policy.log_z_at(conditions)
+    log_z_of_step = log_z if log_z.ndim == 0 else log_z[trajectories.rows]
+    has_order = needs in ("log_flow", "edges")
+    balance = Balance(
+        log_forward=_log_forward(environment, policy, trajectories, outputs[:t]),
+        log_backward=_log_backward(environment, policy, trajectories, outputs),
+        rows=trajectories.rows,
+        log_reward=log_reward,
+        log_z=log_z,
+        log_flow=policy.log_flow(outputs[:t]) + log_z_of_step if policy.has_flow else None,
+        following=trajectories.following if has_order else None,
+        ordered=trajectories.ordered if has_order else None,
+        groups=batch.groups,
+        decay=decay,
+    )
+    if needs != "edges":
+        return balance
+    log_outflow = _log_outflow(policy, trajectories, outputs[:t], log_z_of_step, log_reward)
+    log_inflow = _log_inflow(environment, policy, batch) + log_z_of_step
+    return Balance(**{**vars(balance), "log_inflow": log_inflow, "log_outflow": log_outflow})
+
+
+def _log_forward(
+    environment: Environment, policy: Policy, trajectories: Trajectories, outputs: Tensor
+) -> Tensor:
+    """Return log P_F of each transition, a density where its action carries an amount; `(t,)`."""
+    logits, actions = policy.forward_logits(outputs), trajectories.actions
+    log_policy = log_probability(logits, trajectories.masks, actions)
+    if trajectories.amounts is None:
+        return log_policy
+    heads, is_circular = heads_of(environment, actions)
+    has_amount = (heads >= 0).nonzero()[:, 0]
+    density = mixtures.log_density(
+        policy.amount_outputs(outputs[has_amount], heads[has_amount]),
+        trajectories.amounts[has_amount],
+        is_circular[has_amount],
+    )
+    width = environment.log_width(trajectories.states[has_amount], actions[has_amount])
+    return log_policy.double().index_add(0, has_amount, density - width)
+
+
+def _log_backward(
+    environment: Environment, policy: Policy, trajectories: Trajectories, outputs: Tensor
+) -> Tensor:
+    """Return log P_B of each transition, a density where parents form a continuum; `(t,)`."""
+    children, actions = trajectories.children, trajectories.actions
+    if environment.is_tree:
+        return torch.zeros(len(actions), device=actions.device)
+    mask = environment.backward_mask(children)
+    if policy.has_backward:
+        logits = policy.backward_logits(outputs)[trajectories.following]
+        log_policy = log_probability(logits, mask, actions)
+    else:
+        log_policy = -mask.sum(dim=1).float().log()
+    if environment.action_heads is None:
+        return log_policy
+    return log_policy - environment.log_width_back(children, actions)
+
+
+def _log_outflow(
+    policy: Policy,
+    trajectories: Trajectories,
+    outputs: Tensor,
+    log_z: Tensor,
+    log_reward: Tensor,
+) -> Tensor:
+    """Log of the flow out of each child, `(t,)`: over its actions, or its reward at the end."""
+    logits = policy.forward_logits(outputs).masked_fill(~trajectories.masks, -math.inf)
+    inner = logits.double().logsumexp(dim=1) + log_z
+    return torch.cat([inner, log_reward])[trajectories.following]
+
+
+def _log_inflow(environment: Environment, policy: Policy, batch: Batch) -> Tensor:
+    """Log of the flow into each child over all of its parents, less log Z; `(t,)`."""
+    trajectories = batch.trajectories
+    mask = environment.backward_mask(trajectories.children)
+    rows, actions = mask.nonzero(as_tuple=True)
+    parents = environment.step_back(trajectories.children[rows], actions)
+    told = None if batch.conditions is None else batch.conditions[trajectories.rows[rows]]
+    activations = Activations(policy.widths, parents.device)
+    policy.run(inputs_of(environment, parents, told), activations)
+    logits = policy.forward_logits(policy.recalled(activations, 0, len(parents)))
+    flows = logits.gather(1, actions[:, None])[:, 0].double()
+    edges = torch.full(mask.shape, -math.inf, dtype=torch.float64, device=mask.device)
+    return edges.index_put((rows, actions), flows).logsumexp(dim=1)
