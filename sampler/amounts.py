@@ -18,6 +18,8 @@ from torch import Tensor
 
 _MARGIN = 1e-9
 """Amounts keep this distance from 0 and 1, where densities of Betas may be infinite."""
+_SMALLEST_SHAPE = 0.5
+"""Of a Beta: with smaller ones a share of its mass would lie within `_MARGIN` of 0 or 1."""
 _LARGEST_LOG = 6.0
 _LARGEST_RHO = 0.999
 _START_RHO = 0.3
@@ -110,7 +112,10 @@ def _bounded(x: Tensor) -> Tensor:
 
 
 def _beta_shapes(first: Tensor, second: Tensor, index: Tensor, c: int) -> tuple[Tensor, Tensor]:
-    return (index + 1) * _bounded(first).exp(), (c - index) * _bounded(second).exp()
+    """Both exceed `_SMALLEST_SHAPE`; with zeros they are index + 1 and c - index."""
+    alpha = (index + 1 - _SMALLEST_SHAPE) * _bounded(first).exp() + _SMALLEST_SHAPE
+    beta = (c - index - _SMALLEST_SHAPE) * _bounded(second).exp() + _SMALLEST_SHAPE
+    return alpha, beta
 
 
 def _cauchy_shapes(first: Tensor, second: Tensor, index: Tensor, c: int) -> tuple[Tensor, Tensor]:

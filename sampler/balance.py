@@ -14,7 +14,7 @@ from torch import Tensor
 from sampler import amounts as mixtures
 from sampler.environment import Environment
 from sampler.losses import Balance, Need
-from sampler.policy import Activations, Policy, log_probability
+from sampler.policy import Activations, Policy, log_probability, masked_log_softmax
 from sampler.rollout import Trajectories, heads_of
 
 
@@ -25,6 +25,12 @@ class Batch:
     trajectories: Trajectories
     conditions: Tensor | None = None
     groups: Tensor | None = None
+
+    @property
+    def n_asked(self) -> int:
+        """How many answers of the network the transitions use."""
+        asked = self.trajectories.asked
+        return len(self.trajectories.rows) if asked is None else int(asked.max()) + 1
 
 
 def inputs_of(environment: Environment, states: Tensor, conditions: Tensor | None) -> Tensor:
@@ -44,17 +50,14 @@ def evaluate(
     needs: Need,
     decay: float,
 ) -> Balance:
-    """What the losses compare. The first rows of `activations` hold those of the first transitions.
+    """What the losses compare. The first rows of `activations` are what `asked` refers to.
 
     Transitions whose activations are not there yet are run now, and so are the terminal states
     where the backward policy is learned.
     """
     trajectories, conditions = batch.trajectories, batch.conditions
-    t = len(trajectories.rows)
-    missing = slice(activations.n, t)
-    if activations.n < t:
-        told = None if conditions is None else conditions[trajectories.rows[missing]]
-        policy.run(inputs_of(environment, trajectories.states[missing], told), activations)
+    asked = _completed(environment, policy, activations, batch)
+    n_asked = activations.n
     if policy.has_backward:
         policy.run(inputs_of(environment, trajectories.terminal_states, conditions), activations)
     outputs = policy.recalled(activations, 0, activations.n)
@@ -62,12 +65,12 @@ def evaluate(
     log_z_of_step = log_z if log_z.ndim == 0 else log_z[trajectories.rows]
     has_order = needs in ("log_flow", "edges")
     balance = Balance(
-        log_forward=_log_forward(environment, policy, trajectories, outputs[:t]),
-        log_backward=_log_backward(environment, policy, trajectories, outputs),
+        log_forward=_log_forward(environment, policy, trajectories, outputs[:n_asked], asked),
+        log_backward=_log_backward(environment, policy, trajectories, outputs, asked, n_asked),
         rows=trajectories.rows,
         log_reward=log_reward,
         log_z=log_z,
-        log_flow=policy.log_flow(outputs[:t]) + log_z_of_step if policy.has_flow else None,
+        log_flow=policy.log_flow(outputs)[asked] + log_z_of_step if policy.has_flow else None,
         following=trajectories.following if has_order else None,
         ordered=trajectories.ordered if has_order else None,
         groups=batch.groups,
@@ -75,23 +78,45 @@ def evaluate(
     )
     if needs != "edges":
         return balance
-    log_outflow = _log_outflow(policy, trajectories, outputs[:t], log_z_of_step, log_reward)
+    log_outflow = _log_outflow(policy, trajectories, outputs[asked], log_z_of_step, log_reward)
     log_inflow = _log_inflow(environment, policy, batch) + log_z_of_step
     return Balance(**{**vars(balance), "log_inflow": log_inflow, "log_outflow": log_outflow})
 
 
+def _completed(
+    environment: Environment, policy: Policy, activations: Activations, batch: Batch
+) -> Tensor:
+    """Run what was not asked in the rollout; the row of `activations` of each transition `(t,)`."""
+    trajectories, conditions = batch.trajectories, batch.conditions
+    asked = trajectories.asked
+    if asked is None:
+        asked = torch.arange(len(trajectories.rows), device=trajectories.rows.device)
+    missing = (asked >= activations.n).nonzero()[:, 0]
+    if len(missing) > 0:
+        told = None if conditions is None else conditions[trajectories.rows[missing]]
+        policy.run(inputs_of(environment, trajectories.states[missing], told), activations)
+    return asked
+
+
 def _log_forward(
-    environment: Environment, policy: Policy, trajectories: Trajectories, outputs: Tensor
+    environment: Environment,
+    policy: Policy,
+    trajectories: Trajectories,
+    outputs: Tensor,
+    asked: Tensor,
 ) -> Tensor:
     """Return log P_F of each transition, a density where its action carries an amount; `(t,)`."""
     logits, actions = policy.forward_logits(outputs), trajectories.actions
-    log_policy = log_probability(logits, trajectories.masks, actions)
+    masks = torch.empty(logits.shape, dtype=torch.bool, device=logits.device)
+    masks[asked] = trajectories.masks  # equal states have equal masks
+    every = masked_log_softmax(logits, masks)
+    log_policy = every.view(-1).index_select(0, asked * every.shape[1] + actions)
     if trajectories.amounts is None:
         return log_policy
     heads, is_circular = heads_of(environment, actions)
     has_amount = (heads >= 0).nonzero()[:, 0]
     density = mixtures.log_density(
-        policy.amount_outputs(outputs[has_amount], heads[has_amount]),
+        policy.amount_outputs(outputs[asked[has_amount]], heads[has_amount]),
         trajectories.amounts[has_amount],
         is_circular[has_amount],
     )
@@ -100,7 +125,12 @@ def _log_forward(
 
 
 def _log_backward(
-    environment: Environment, policy: Policy, trajectories: Trajectories, outputs: Tensor
+    environment: Environment,
+    policy: Policy,
+    trajectories: Trajectories,
+    outputs: Tensor,
+    asked: Tensor,
+    n_asked: int,
 ) -> Tensor:
     """Return log P_B of each transition, a density where parents form a continuum; `(t,)`."""
     children, actions = trajectories.children, trajectories.actions
@@ -108,7 +138,9 @@ def _log_backward(
         return torch.zeros(len(actions), device=actions.device)
     mask = environment.backward_mask(children)
     if policy.has_backward:
-        logits = policy.backward_logits(outputs)[trajectories.following]
+        ends = torch.arange(n_asked, len(outputs), device=asked.device)
+        at_children = torch.cat([asked, ends])[trajectories.following]
+        logits = policy.backward_logits(outputs)[at_children]
         log_policy = log_probability(logits, mask, actions)
     else:
         log_policy = -mask.sum(dim=1).float().log()

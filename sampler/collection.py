@@ -88,7 +88,10 @@ class Collector:
         replay: Replay | None,
         local_search: LocalSearch | None,
         beta_range: tuple[float, float] | None,
+        *,
+        merges_states: bool = True,
     ) -> None:
+        self.merges_states = merges_states
         self.environment, self.policy, self.generator = environment, policy, generator
         self.replay, self.local_search, self.beta_range = replay, local_search, beta_range
         self.activations = Activations(policy.widths, generator.device)
@@ -113,7 +116,14 @@ class Collector:
         if n_drawn > 0:
             outputs = self._remembered(conditions)
             parts.append(
-                roll_out(self.environment, outputs, n_drawn, self.generator, behaviour)
+                roll_out(
+                    self.environment,
+                    outputs,
+                    n_drawn,
+                    self.generator,
+                    behaviour,
+                    can_merge=self.merges_states and conditions is None,
+                )
             )
         offset = n_drawn
         for states in self._known_ends(sources, n_replayed):

@@ -25,7 +25,7 @@ from sampler.collection import (
 from sampler.environment import Environment
 from sampler.exact import TooManyStatesError, lookup, terminal_distribution
 from sampler.losses import Balance, Loss
-from sampler.policy import Policy, masked_log_softmax
+from sampler.policy import Activations, Policy, masked_log_softmax
 from sampler.registry import resolve
 from sampler.replay import make_replay
 from sampler.restricted_sampling import sample_restricted
@@ -46,7 +46,7 @@ class GFlowNet:
     continuous space the reward is a density over the states.
 
     Network: `hidden` widths of the trunk; `is_backward_learned`: learn P_B instead of the uniform
-    one (without effect on a tree); `device`: "auto" (CUDA if there is one), "cpu", "cuda", …
+    one (without effect on a tree, and for flow matching, which has none); `device`: "auto" (CUDA if there is one), "cpu", "cuda", …
     Steps: `learning_rate`, `log_z_learning_rate`, `n_steps` and `batch_size` of a `train` whose
     caller names neither, `sub_trajectory_decay` the λ of sub-trajectory balance.
     `schedule` ("constant", "linear", "cosine") takes the learning rates to a hundredth, and
@@ -57,6 +57,8 @@ class GFlowNet:
     `beta_range`: train one model for all rewards R^β with β in this range (log-uniform); `sample`
     and `log_prob` then take `beta`. `ema`: sample from weights averaged with this decay.
     `patience`, `tolerance`: see `sampler.schedule.EarlyStopping`.
+    `merges_states`: ask the network once for trajectories that are in the same state at the same
+    step; the answers are the same to rounding.
     `log_reward_floor`: log rewards below it, -inf (a reward of zero) included, count as it.
     Everything random follows from `seed`, bit for bit on one machine.
     """
@@ -85,6 +87,7 @@ class GFlowNet:
         log_reward_floor: float = -100.0,
         n_steps: int = 1000,
         batch_size: int = 64,
+        merges_states: bool = True,
         device: str = "auto",
     ) -> None:
         _check_options(hidden, learning_rate, log_z_learning_rate, exploration)
@@ -107,7 +110,9 @@ class GFlowNet:
             environment.n_policy_inputs,
             environment.n_actions,
             self._hidden,
-            has_backward=is_backward_learned and not environment.is_tree,
+            has_backward=is_backward_learned
+            and not environment.is_tree
+            and self._loss.needs != "edges",
             has_flow=self._loss.needs == "log_flow",
             n_heads=len(environment.circular_heads),
             is_conditional=beta_range is not None,
@@ -126,6 +131,7 @@ class GFlowNet:
             self.replay,
             make_local_search(local_search),
             self._beta_range,
+            merges_states=merges_states,
         )
 
     @property
@@ -219,8 +225,11 @@ class GFlowNet:
             return sample_restricted(
                 self.environment, restricted, outputs, n, n_tries, generator, behaviour
             )
-        outputs = forward_outputs(self.environment, policy, self._conditions(beta, n))
-        return roll_out(self.environment, outputs, n, generator, behaviour).terminal_states
+        conditions = self._conditions(beta, n)
+        outputs = forward_outputs(self.environment, policy, conditions)
+        return roll_out(
+            self.environment, outputs, n, generator, behaviour, can_merge=conditions is None
+        ).terminal_states
 
     @torch.no_grad()
     def log_prob(
@@ -231,7 +240,7 @@ class GFlowNet:
         Exact where one trajectory leads to each state (a tree), and by enumeration in a discrete
         space of at most 50 000 states. Elsewhere an estimate from `n_samples` backward trajectories
         τ, log mean P_F(τ) / P_B(τ | x), which is too low on average and exact in the limit;
-        `sampler.exact.estimated_log_prob` gives its standard error.
+        `sampler.evaluation.estimated_log_prob` gives its standard error.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         trajectories, log_ratio = self._sample_log_ratio(states, generator, beta)
@@ -260,6 +269,20 @@ class GFlowNet:
         """
         drawn = (self._sample_log_ratio(states, generator, beta) for _ in range(n_samples))
         return [log_ratio for _, log_ratio in drawn]
+
+    @torch.no_grad()
+    def forward_log_ratios(
+        self, n: int, generator: torch.Generator, beta: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw n terminal states `(n, w)` as `sample` does, and return them with
+        log P_F(τ) - log P_B(τ | x) of the trajectories that led there, float64 `(n,)`.
+        """
+        policy = self.policy if self._average is None else self._average
+        conditions = self._conditions(beta, n)
+        outputs = forward_outputs(self.environment, policy, conditions)
+        behaviour = Behaviour(policy.forward_logits, policy.amount_outputs)
+        trajectories = roll_out(self.environment, outputs, n, generator, behaviour)
+        return trajectories.terminal_states, self._log_ratio(policy, trajectories, conditions)
 
     @torch.no_grad()
     def log_forward(self, states: Tensor) -> Tensor:
@@ -318,6 +341,8 @@ class GFlowNet:
             # than its learning rate a step, which a reward of e^100 would need a thousand for.
             with torch.no_grad():
                 self.policy.log_z.sub_(balance.residuals().mean())
+            self._collector.activations.clear()
+            self._collector.activations.take(batch.n_asked)
             balance = self._balance(batch, rewards)
         loss = self._loss(balance)
         if self._loss.needs == "nothing":
@@ -334,8 +359,6 @@ class GFlowNet:
         return loss.item()
 
     def _balance(self, batch: Batch, log_reward: Tensor) -> Balance:
-        n_kept = len(batch.trajectories.rows)
-        self._collector.activations.n = min(self._collector.activations.n, n_kept)
         return evaluate(
             self.environment,
             self.policy,
@@ -378,18 +401,23 @@ class GFlowNet:
             generator,
             Behaviour(logits=policy.backward_logits),
         )
-        log_reward = torch.zeros(len(states), dtype=torch.float64, device=self.device)
-        collector = Collector(self.environment, policy, generator, None, None, None)
+        return trajectories, self._log_ratio(policy, trajectories, conditions)
+
+    def _log_ratio(
+        self, policy: Policy, trajectories: Trajectories, conditions: Tensor | None
+    ) -> Tensor:
+        """Return log P_F(τ) - log P_B(τ | x) of each trajectory, float64 `(n,)`."""
+        log_reward = torch.zeros(len(trajectories), dtype=torch.float64, device=self.device)
         balance = evaluate(
             self.environment,
             policy,
-            collector.activations,
+            Activations(policy.widths, self.device),
             Batch(trajectories, conditions),
             log_reward,
             "nothing",
             self._decay,
         )
-        return trajectories, balance.log_ratio()
+        return balance.log_ratio()
 
     def _has_branches(self, trajectories: Trajectories) -> bool:
         if self.environment.action_heads is not None:

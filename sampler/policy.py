@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import leaky_relu_, linear
 
 _HEAD_SCALE = 0.01
 """The last layer starts near zero, so that an untrained policy is nearly uniform over actions."""
@@ -88,6 +88,7 @@ class Policy(nn.Module):
             _linear(width_in, width_out, generator, _HEAD_SCALE if i == n_layers - 1 else 1.0)
             for i, (width_in, width_out) in enumerate(itertools.pairwise(self.widths))
         )
+        self._views: list[tuple[Tensor, Tensor]] | None = None
         self.log_z = nn.Parameter(torch.zeros(()))
         self.log_z_of_condition = (
             nn.Sequential(_linear(1, 64, generator), nn.Tanh(), _linear(64, 1, generator))
@@ -97,27 +98,33 @@ class Policy(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """All outputs `(n, o)`."""
-        for layer in self.layers[:-1]:  # type: ignore[index]
-            inputs = torch.nn.functional.leaky_relu_(layer(inputs), _SLOPE)
-        outputs: Tensor = self.layers[-1](inputs)
-        return outputs
+        *trunk, last = self._linears()
+        for layer in trunk:
+            inputs = leaky_relu_(linear(inputs, layer.weight, layer.bias), _SLOPE)
+        return linear(inputs, last.weight, last.bias)
 
     @torch.no_grad()
     def run(self, inputs: Tensor, activations: Activations) -> Tensor:
         """The same, leaving every layer in `activations`; the outputs are a view of them."""
         views = activations.take(len(inputs))
-        views[0].copy_(inputs)
-        for i, layer in enumerate(self.layers):
-            if i == len(self.layers) - 1:
-                views[i + 1].copy_(linear(views[i], layer.weight, layer.bias))  # type: ignore[arg-type]
-            else:
-                torch.addmm(layer.bias, views[i], layer.weight.t(), out=views[i + 1])  # type: ignore
-                torch.nn.functional.leaky_relu_(views[i + 1], _SLOPE)
+        below = views[0].copy_(inputs)
+        for (weight, bias), layer in zip(self._transposed(), views[1:], strict=True):
+            torch.addmm(bias, below, weight, out=layer)
+            below = layer if layer is views[-1] else leaky_relu_(layer, _SLOPE)
         return views[-1]
+
+    def _transposed(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights `(in, out)` and biases of the layers, detached views: modules are slow to ask."""
+        if self._views is None or self._views[0][0].device != self.log_z.device:
+            self._views = [(m.weight.detach().t(), m.bias.detach()) for m in self._linears()]
+        return self._views
+
+    def _linears(self) -> list[nn.Linear]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def recalled(self, activations: Activations, first: int, last: int) -> Tensor:
         """Outputs of rows first … last - 1 of `activations`, with a gradient to the weights."""
-        weights = [p for layer in self.layers for p in (layer.weight, layer.bias)]
+        weights = [p for layer in self._linears() for p in (layer.weight, layer.bias)]
         outputs: Tensor = _Recalled.apply(activations, first, last, *weights)  # type: ignore
         return outputs
 

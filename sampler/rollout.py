@@ -1,8 +1,9 @@
 """Batched trajectories, forward from the initial state and backward from finished candidates.
 
 Rollouts need no gradient: they record flat transitions, and what the network computed for them in
-`Activations`. Finished rows leave the batch, so the work is the sum of the lengths.
-Named axes: n trajectories, t transitions of all of them, w state columns, a actions.
+`Activations`. Finished rows leave the batch, and trajectories that are in the same state at the
+same step ask the network once, so the work is that of the distinct states.
+Named axes: n trajectories, t transitions of all of them, u asked states, w columns, a actions.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Trajectories:
     amounts: Tensor | None  # (t,)
     children: Tensor  # (t, w)
     masks: Tensor  # (t, a): forward masks of the parents
+    asked: Tensor | None = None  # (t,): which of the network's answers each transition used
     is_reversed: bool = False
 
     def __len__(self) -> int:
@@ -82,39 +84,90 @@ def roll_out(
     generator: torch.Generator,
     behaviour: Behaviour,
     start: Tensor | None = None,
+    *,
+    can_merge: bool = False,
 ) -> Trajectories:
     """Sample n trajectories of the forward policy, from the initial state or from `start` `(n, w)`.
 
+    `can_merge`: the outputs depend on the state alone, and equal states may be asked once.
     RuntimeError at a dead end, and beyond `max_steps`; both name a state.
     """
     states = environment.initial_states(n) if start is None else start
-    states = states.to(generator.device)
-    terminal_states = states.clone()
+    first = states = states.to(generator.device)
     rows = torch.arange(n, device=states.device)
     if start is not None:
         is_running = ~environment.is_terminal(states)
         states, rows = states[is_running], rows[is_running]
+    merger = Merger(states.shape[1], states.device) if can_merge else None
     steps: list[tuple[Tensor, ...]] = []
+    n_asked = 0
     while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
         _check_length(environment, len(steps), states)
-        mask = environment.forward_mask(states)
-        answer = outputs(states, rows)
+        groups = merger.groups(states) if merger is not None else None
+        if groups is None:
+            mask, answer = environment.forward_mask(states), outputs(states, rows)
+            asked = torch.arange(n_asked, n_asked + len(rows), device=states.device)
+            n_asked += len(rows)
+        else:
+            one, which = groups
+            distinct = states[one]
+            mask = environment.forward_mask(distinct)[which]
+            answer = outputs(distinct, rows[one])[which]
+            asked = which + n_asked
+            n_asked += len(one)
         actions = choose(answer, mask, states, generator, behaviour)
         if environment.action_heads is None:
             children = environment.step(states, actions)
-            steps.append((rows, states, actions, children, mask))
+            extra: tuple[Tensor, ...] = ()
         else:
             amounts = _drawn_amounts(environment, states, actions, answer, generator, behaviour)
             children = environment.step(states, actions, amounts)
-            steps.append((rows, states, actions, children, mask, amounts))
+            extra = (amounts,)
         is_done = environment.is_terminal(children)
+        steps.append((rows, states, actions, children, mask, asked, is_done, *extra))
         if bool(is_done.any()):
-            done, going = is_done.nonzero()[:, 0], (~is_done).nonzero()[:, 0]
-            terminal_states[rows[done]] = children[done]
+            going = (~is_done).nonzero()[:, 0]
             states, rows = children[going], rows[going]
         else:
             states = children
-    return _trajectories(terminal_states, steps, is_reversed=False)
+    trajectories_rows, _, _, children, _, _, is_done, *_ = columns = _columns(steps)
+    terminal_states = first.clone()
+    terminal_states[trajectories_rows[is_done]] = children[is_done]
+    del columns[6]
+    return _trajectories(terminal_states, columns)
+
+
+class Merger:
+    """Finds rows of a batch that are in the same state, as long as there are many of them.
+
+    Trajectories part as they go on, so once most rows differ it no longer looks.
+    """
+
+    _WORTHWHILE = 0.75
+    _SMALLEST = 48
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._multipliers = torch.randint(
+            -(2**62), 2**62, (width,), generator=generator
+        ).to(device)
+        self._is_looking = True
+
+    def groups(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """One row of each distinct state `(u,)`, and for each row which of these it is `(m,)`.
+
+        None when that would not save work. Rows are told apart by a hash, which is then checked.
+        """
+        m = len(states)
+        if not self._is_looking or m < self._SMALLEST or states.is_floating_point():
+            return None
+        codes = (states * self._multipliers).sum(dim=1)
+        distinct, which = torch.unique(codes, return_inverse=True)
+        if len(distinct) > self._WORTHWHILE * m:
+            self._is_looking = False
+            return None
+        one = torch.empty_like(distinct).scatter_(0, which, torch.arange(m, device=which.device))
+        return (one, which) if torch.equal(states[one][which], states) else None
 
 
 def roll_back(
@@ -151,7 +204,17 @@ def roll_back(
         steps.append((rows, parents, actions, states, environment.forward_mask(parents), *extra))
         has_parent = environment.backward_mask(parents).any(dim=1)
         states, rows = parents[has_parent], rows[has_parent]
-    return _trajectories(terminal_states, steps, is_reversed=True)
+    rows, parents, actions, states, masks, *amounts = _columns(steps)
+    return Trajectories(
+        terminal_states,
+        rows,
+        parents,
+        actions,
+        amounts[0] if amounts else None,
+        states,
+        masks,
+        is_reversed=True,
+    )
 
 
 def choose(
@@ -178,7 +241,7 @@ def choose(
             logits = logits * (drawn >= behaviour.exploration)
         scores = torch.sub(logits, noise, out=noise)
     best, actions = scores.masked_fill_(~mask, -math.inf).max(dim=1)
-    if len(best) > 0 and not float(best.min()) > -math.inf:  # NaN, from NaN weights, ends here too
+    if len(best) > 0 and not best.min().item() > -math.inf:  # NaN, from NaN weights, ends here too
         row = int((~(best > -math.inf)).nonzero()[0])
         what = "allows no action" if not bool(mask[row].any()) else "has logits that are NaN"
         raise RuntimeError(f"dead end: the state {states[row].tolist()} {what}")
@@ -221,55 +284,55 @@ def heads_of(environment: Environment, actions: Tensor) -> tuple[Tensor, Tensor]
 
 
 def joined(parts: list[Trajectories]) -> Trajectories:
-    """All trajectories of `parts` as one set, in their order; all brought to forward order."""
+    """All trajectories of `parts` as one set, in their order; all brought to forward order.
+
+    Answers of the network are those of the first part, then one a transition.
+    """
+    parts = [forward_order(part) for part in parts]
     if len(parts) == 1:
         return parts[0]
-    columns = [_forward_order(part) for part in parts]
-    offsets = torch.tensor([0, *[len(part) for part in parts]]).cumsum(0).tolist()
-    rows = [c[0] + offset for c, offset in zip(columns, offsets, strict=False)]
-    others = [torch.cat(column) for column in list(zip(*columns, strict=True))[1:]]
-    amounts = others.pop(4) if len(others) == 5 else None
-    states, actions, children, masks = others
+    rows, asked, n_rows, n_asked = [], [], 0, 0
+    for part in parts:
+        rows.append(part.rows + n_rows)
+        own = torch.arange(len(part.rows), device=part.rows.device)
+        asked.append((own if part.asked is None else part.asked) + n_asked)
+        n_rows += len(part)
+        n_asked = int(asked[-1].max()) + 1 if len(own) > 0 else n_asked
+    amounts = [part.amounts for part in parts if part.amounts is not None]
     return Trajectories(
         torch.cat([part.terminal_states for part in parts]),
         torch.cat(rows),
-        states,
-        actions,
-        amounts,
-        children,
-        masks,
+        torch.cat([part.states for part in parts]),
+        torch.cat([part.actions for part in parts]),
+        torch.cat(amounts) if amounts else None,
+        torch.cat([part.children for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        torch.cat(asked),
     )
 
 
-def forward_order(trajectories: Trajectories) -> Trajectories:
+def forward_order(part: Trajectories) -> Trajectories:
     """The same trajectories with transitions in the order of their steps."""
-    if not trajectories.is_reversed:
-        return trajectories
-    rows, states, actions, children, masks, *amounts = _forward_order(trajectories)
+    if not part.is_reversed:
+        return part
     return Trajectories(
-        trajectories.terminal_states,
-        rows,
-        states,
-        actions,
-        amounts[0] if amounts else None,
-        children,
-        masks,
+        part.terminal_states,
+        part.rows.flip(0),
+        part.states.flip(0),
+        part.actions.flip(0),
+        None if part.amounts is None else part.amounts.flip(0),
+        part.children.flip(0),
+        part.masks.flip(0),
+        None if part.asked is None else part.asked.flip(0),
     )
 
 
-def _forward_order(part: Trajectories) -> list[Tensor]:
-    columns = [part.rows, part.states, part.actions, part.children, part.masks]
-    if part.amounts is not None:
-        columns.append(part.amounts)
-    return [column.flip(0) for column in columns] if part.is_reversed else columns
+def _columns(steps: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.cat(column) for column in zip(*steps, strict=True)]
 
 
-def _trajectories(
-    terminal_states: Tensor, steps: list[tuple[Tensor, ...]], *, is_reversed: bool
-) -> Trajectories:
-    rows, states, actions, children, masks, *amounts = (
-        torch.cat(column) for column in zip(*steps, strict=True)
-    )
+def _trajectories(terminal_states: Tensor, columns: list[Tensor]) -> Trajectories:
+    rows, states, actions, children, masks, asked, *amounts = columns
     return Trajectories(
         terminal_states,
         rows,
@@ -278,7 +341,7 @@ def _trajectories(
         amounts[0] if amounts else None,
         children,
         masks,
-        is_reversed,
+        asked,
     )
 
 

@@ -49,6 +49,8 @@ class Crystal(Environment):
     `volume_per_atom` Å³: inclusive ranges. ValueError when no crystal satisfies them.
     """
 
+    is_tree = True
+
     def __init__(
         self,
         elements: list[str],

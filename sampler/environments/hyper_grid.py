@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sampler.environment import Candidate, Environment
+from sampler.restriction import Restricted, check_keys, interval
+
+_TOLERANCE = 1e-6
+"""How far off the grid a point may lie, as a share of the axis."""
 
 
 class HyperGrid(Environment):
@@ -18,7 +23,8 @@ class HyperGrid(Environment):
     State `(n_dims + 1)`: coordinates 0 … length - 1, then 1 once stopped. Action i < n_dims adds
     one to coordinate i, action n_dims stops. A candidate is a float64 numpy vector `(n_dims,)`:
     `length` equally spaced values that include both ends of `bounds`, by default the integer
-    coordinates themselves. Source: Bengio et al. 2021 (arXiv 2106.04399), section 4.1.
+    coordinates themselves. `where` keys: `x0`, `x1`, … : a real coordinate, or [low, high].
+    Source: Bengio et al. 2021 (arXiv 2106.04399), section 4.1.
     """
 
     def __init__(
@@ -33,23 +39,29 @@ class HyperGrid(Environment):
         self.bounds = _checked_bounds(bounds, n_dims, length)
         self.axes = np.stack([np.linspace(low, high, length) for low, high in self.bounds])
         self.n_actions = n_dims + 1
-        self.n_policy_inputs = n_dims * (length + 1)
+        self.n_policy_inputs = n_dims * length
         self.n_features = n_dims
         self.max_steps = n_dims * (length - 1) + 1
+        self.is_tree = n_dims == 1
+        # Row 0 for a running state, row 1 for a stopped one: an action is allowed below `_ends`,
+        # can be undone above `_starts`.
+        ends = [[length - 1] * n_dims + [1], [0] * (n_dims + 1)]
+        self._ends = torch.tensor(ends)
+        self._starts = torch.tensor([[0] * (n_dims + 1), [length] * n_dims + [0]])
+        self._unit_steps = torch.eye(self.n_actions, dtype=torch.int64)
+        self._one_hot = torch.eye(length)
 
     def initial_states(self, n: int) -> Tensor:
         """The origin."""
-        return torch.zeros(n, self.n_dims + 1, dtype=torch.int64)
+        return self._ends.new_zeros(n, self.n_dims + 1)
 
     def forward_mask(self, states: Tensor) -> Tensor:
         """Axes that are not at their end, and stopping."""
-        is_running = states[:, -1:] == 0
-        can_grow = states[:, :-1] < self.length - 1
-        return torch.cat([can_grow & is_running, is_running], dim=1)
+        return states < self._ends.index_select(0, states[:, -1])
 
     def step(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Add one to a coordinate, or stop."""
-        return states + one_hot(actions, self.n_actions)
+        return states + self._unit_steps.index_select(0, actions)
 
     def is_terminal(self, states: Tensor) -> Tensor:
         """True once stopped."""
@@ -57,21 +69,15 @@ class HyperGrid(Environment):
 
     def backward_mask(self, states: Tensor) -> Tensor:
         """Axes that are not at the origin; after stopping, only to go on."""
-        is_stopped = states[:, -1:] == 1
-        return torch.cat([(states[:, :-1] > 0) & ~is_stopped, is_stopped], dim=1)
+        return states > self._starts.index_select(0, states[:, -1])
 
     def step_back(self, states: Tensor, actions: Tensor, amounts: Tensor | None = None) -> Tensor:
         """Take one from a coordinate, or go on."""
-        return states - one_hot(actions, self.n_actions)
+        return states - self._unit_steps.index_select(0, actions)
 
     def policy_inputs(self, states: Tensor) -> Tensor:
-        """One-hot coordinates, then coordinates scaled to [-1, 1]: `(n, n_dims · (length + 1))`."""
-        coordinates = states[:, :-1]
-        inputs = torch.zeros(len(states), self.n_policy_inputs)
-        offsets = torch.arange(self.n_dims) * self.length
-        inputs.scatter_(1, coordinates + offsets, 1.0)
-        inputs[:, -self.n_dims :] = coordinates * (2.0 / (self.length - 1)) - 1.0
-        return inputs
+        """One-hot coordinates, `(n, n_dims · length)`; whether it stopped is not among them."""
+        return torch.embedding(self._one_hot, states[:, :-1]).flatten(1)
 
     def features(self, states: Tensor) -> Tensor:
         """Coordinates scaled to [0, 1], `(n, n_dims)` float64."""
@@ -84,21 +90,48 @@ class HyperGrid(Environment):
     def from_keys(self, keys: Sequence[str]) -> Tensor:
         """Read what `keys` wrote."""
         rows = [[*self._coordinates(key), 1] for key in keys]
-        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.n_dims + 1)
+        return self._states(rows)
 
     def decode(self, states: Tensor) -> list[Candidate]:
         """Points of the grid in their real coordinates, float64 `(n_dims,)` each."""
-        coordinates = states[:, :-1].numpy()
+        coordinates = states[:, :-1].cpu().numpy()
         return list(self.axes[np.arange(self.n_dims), coordinates])
 
     def encode(self, candidates: Sequence[Candidate]) -> Tensor:
-        """States of points that lie on the grid to within 1e-6 of the spacing's axis length."""
+        """States of points that lie on the grid to within 1e-6 of an axis' length."""
         rows = [[*self._nearest(candidate), 1] for candidate in candidates]
-        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.n_dims + 1)
+        return self._states(rows)
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `x0`, `x1`, …: the real coordinates."""
         return [{f"x{i}": float(x) for i, x in enumerate(point)} for point in self.decode(states)]
+
+    def restricted(self, where: Mapping[str, Any]) -> Environment:
+        """Only points inside the intervals `where`, in real coordinates; ValueError if none is."""
+        check_keys(where, [f"x{axis}" for axis in range(self.n_dims)])
+        low, high = self._ends.new_zeros(self.n_dims), self._ends[0, :-1].clone()
+        for key, value in where.items():
+            axis = int(key[1:])
+            low[axis], high[axis] = self._index_range(axis, *interval(value, key))
+        wish = ", ".join(f"{key}: {value}" for key, value in where.items())
+        return Restricted(self, _CanReach(low, high), wish)
+
+    def _states(self, rows: list[list[int]]) -> Tensor:
+        states = torch.tensor(rows, dtype=torch.int64, device=self._ends.device)
+        return states.reshape(len(rows), self.n_dims + 1)
+
+    def _index_range(self, axis: int, low: float, high: float) -> tuple[int, int]:
+        """First and last index of the grid values of `axis` from `low` to `high`."""
+        values = self.axes[axis]
+        slack = _TOLERANCE * (values[-1] - values[0])
+        inside = np.flatnonzero((values >= low - slack) & (values <= high + slack))
+        if len(inside) == 0:
+            raise ValueError(
+                f"where: x{axis}: no grid value from {low:g} to {high:g}; the axis has "
+                f"{self.length} values from {values[0]:g} to {values[-1]:g}, "
+                f"{values[1] - values[0]:g} apart"
+            )
+        return int(inside[0]), int(inside[-1])
 
     def _coordinates(self, key: str) -> list[int]:
         parts = key.split(",")
@@ -117,13 +150,26 @@ class HyperGrid(Environment):
         index = np.rint((point - low) / span * (self.length - 1)).astype(int)
         index = index.clip(0, self.length - 1)
         miss = np.abs(self.axes[np.arange(self.n_dims), index] - point) / span
-        if miss.max() > 1e-6:
+        if miss.max() > _TOLERANCE:
             axis = int(miss.argmax())
             raise ValueError(
                 f"{point.tolist()} is not on the grid: x{axis} = {point[axis]:g}, the nearest "
                 f"grid value is {self.axes[axis, index[axis]]:g}"
             )
         return [int(i) for i in index]
+
+
+@dataclass
+class _CanReach:
+    """Whether a state can still end, or ended, inside a box of grid indices, `(n_dims,)` each."""
+
+    low: Tensor
+    high: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        # A running state can still grow to any low end, a stopped one must have reached it.
+        coordinates, stopped = states[:, :-1], states[:, -1:]
+        return ((coordinates <= self.high) & (coordinates >= self.low * stopped)).all(1)
 
 
 def _checked_bounds(

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from sampler.environments.hyper_grid import HyperGrid
+from tests.sampler.walks import all_states, check_discrete_laws, random_walks
 
 
 def test_candidates_span_the_bounds_with_both_ends() -> None:
@@ -58,3 +59,55 @@ def test_an_axis_at_its_end_cannot_grow() -> None:
     grid = HyperGrid(2, 3)
     mask = grid.forward_mask(torch.tensor([[2, 0, 0], [1, 2, 1]]))
     assert mask.tolist() == [[False, True, True], [False, False, False]]
+
+
+@pytest.mark.parametrize(("n_dims", "length"), [(1, 2), (2, 5), (3, 3)])
+def test_the_laws_hold_at_every_state(n_dims: int, length: int) -> None:
+    check_discrete_laws(HyperGrid(n_dims, length, bounds=[(-1.0, 2.5)] * n_dims))
+
+
+def test_the_policy_sees_one_hot_coordinates() -> None:
+    grid = HyperGrid(2, 3)
+    assert grid.policy_inputs(torch.tensor([[2, 0, 0]])).tolist() == [[0, 0, 1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"x0": 0.5}, {(0.5, y) for y in (0.0, 10.0, 20.0)}),
+        ({"x0": [0.2, 0.8], "x1": [5.0, 20]}, {(0.5, 10.0), (0.5, 20.0)}),
+        ({"x1": [20, 1e9]}, {(x, 20.0) for x in (0.0, 0.5, 1.0)}),
+    ],
+    ids=str,
+)
+def test_a_restriction_leaves_exactly_the_points_inside(where: dict, expected: set) -> None:
+    space = HyperGrid(2, 3, bounds=[(0.0, 1.0), (0.0, 20.0)]).restricted(where)
+    states = all_states(space)
+    is_terminal = space.is_terminal(states)
+    assert {tuple(point) for point in space.decode(states[is_terminal])} == expected
+    assert torch.equal(space.forward_mask(states).any(1), ~is_terminal)
+
+
+def test_samples_of_a_restricted_grid_lie_inside() -> None:
+    grid = HyperGrid(4, 16, bounds=[(0.0, 1.5)] * 4)
+    space = grid.restricted({"x1": [0.3, 0.5], "x3": 1.5})
+    points = np.stack(space.decode(random_walks(space, 200)[0]))
+    assert points[:, 1].min() >= 0.3 - 1e-9
+    assert points[:, 1].max() <= 0.5 + 1e-9
+    assert set(points[:, 3]) == {1.5}
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"x7": 1.0}, "unknown key 'x7'"),
+        ({"x0": [0, 1], "x1": [0.1, 0.9]}, "x1: no grid value from 0.1 to 0.9; the axis has 3"),
+        ({"x0": 5}, "x0: no grid value"),
+        ({"x0": [2, 1]}, "low <= high"),
+        ({"x0": "one"}, "x0: expected a number"),
+    ],
+    ids=str,
+)
+def test_impossible_and_unknown_restrictions_are_refused(where: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        HyperGrid(2, 3).restricted(where)
