@@ -2,9 +2,9 @@
 
 Amounts u lie in (0, 1). On an interval a component is a Beta distribution; on a circle, where u = 0
 and u = 1 are one point, a wrapped Cauchy distribution, whose density and quantiles are elementary
-(Mardia & Jupp 2000, Directional Statistics, section 3.5.7; f = (1 - ρ²) / (1 + ρ² - 2ρ cos 2π(u - μ))
-per turn). With outputs of zero the mixture is flat: the Betas are then the Bernstein basis, whose
-mean is exactly uniform, and the Cauchys stand at equal angles.
+(Mardia & Jupp 2000, Directional Statistics, section 3.5.7): per turn
+f = (1 - ρ²) / (1 + ρ² - 2ρ cos 2π(u - μ)). With outputs of zero the mixture is flat: the Betas are
+then the Bernstein basis, whose mean is exactly uniform, and the Cauchys stand at equal angles.
 
 Named axes: n rows, c components; outputs `(n, 3c)`: log-weights, then two shape parameters each.
 """

@@ -1,4 +1,4 @@
-"""The trajectories of a training step: from the policy, from examples, from replay, by local search.
+"""The trajectories of a training step: from the policy, examples, replay and local search.
 
 Named axes: n trajectories, w state columns.
 """
@@ -37,8 +37,8 @@ class LocalSearch:
 
     `n_rounds` times a trajectory is taken back by the share `back` of its length with the backward
     policy, and completed anew with the forward policy. "greedy" keeps the better of both,
-    "stochastic" the new one with probability min(1, R(x') / R(x)). The candidates that remain are
-    trained on along trajectories of the backward policy.
+    "stochastic" the new one with probability min(1, R(x') / R(x)), of R^β with `beta_range`. The
+    candidates that remain are trained on along trajectories of the backward policy.
     """
 
     n_rounds: int = 4
@@ -55,6 +55,12 @@ class LocalSearch:
             raise ValueError(
                 f"local_search acceptance: expected {get_args(Acceptance)}, got {self.acceptance!r}"
             )
+
+
+def beta_of(beta_range: tuple[float, float], conditions: Tensor) -> Tensor:
+    """The exponents of the reward, float64 `(n,)`, that conditions from -1 to 1 stand for."""
+    low, high = map(math.log, beta_range)
+    return (low + (conditions.double() + 1) / 2 * (high - low)).exp()
 
 
 def make_local_search(options: Mapping[str, Any] | None) -> LocalSearch | None:
@@ -199,7 +205,10 @@ class Collector:
             is_taken = values > best
             if self.local_search.acceptance == "stochastic":
                 drawn = torch.rand(len(best), generator=self.generator, device=best.device)
-                is_taken = drawn.double().log() < values - best
+                gain = values - best
+                if conditions is not None and self.beta_range is not None:
+                    gain = gain * beta_of(self.beta_range, conditions)
+                is_taken = drawn.double().log() < gain
             states = torch.where(is_taken[:, None], found, states)
             best = torch.where(is_taken, values, best)
         if self.replay is not None:
@@ -232,9 +241,7 @@ class Collector:
         ).terminal_states
 
 
-def forward_outputs(
-    environment: Environment, policy: Policy, conditions: Tensor | None
-) -> Outputs:
+def forward_outputs(environment: Environment, policy: Policy, conditions: Tensor | None) -> Outputs:
     """The policy's outputs for states of trajectories with `conditions` `(n,)`."""
 
     def outputs(states: Tensor, rows: Tensor) -> Tensor:

@@ -57,10 +57,14 @@ def estimated_log_prob(
     """Log-probability (density) of sampling each state, and its standard error; `(n,)` float64.
 
     log of the mean of P_F(τ) / P_B(τ | x) over `n_samples` trajectories τ drawn backward from x
-    (Malkin et al. 2022, arXiv 2201.13259, section 4): too low on average, exact in the limit. The
+    (Zhang et al. 2022, arXiv 2202.01361): too low on average, exact in the limit. The
     standard error is that of the mean over the mean (delta method), itself from the same samples:
     too small where they missed the important trajectories. 0 where one trajectory leads to x.
     """
+    if n_samples < 2:
+        raise ValueError(
+            f"n_samples: expected at least 2 samples for a standard error, got {n_samples}"
+        )
     return _log_mean(_backward_log_ratios(gfn, states, n_samples, seed, beta))
 
 
@@ -103,7 +107,7 @@ def evidence_lower_bound(
     """Mean of log w(τ) over n trajectories of the forward policy: on average at most log Z.
 
     The gap is KL(P_F(τ) | R(x) P_B(τ | x) / Z), which does not notice a mode that is never drawn;
-    `evidence_upper_bound` does. Blessing et al. 2024 (arXiv 2406.07423), section 3, there ELBO.
+    `evidence_upper_bound` does. Blessing et al. 2024 (arXiv 2406.07423), there ELBO.
     """
     return _mean(_forward_log_weights(gfn, log_reward, n, seed, beta))
 
@@ -121,10 +125,13 @@ def evidence_upper_bound(
 
     `states_from_target` `(n, w)`, n of 2 or more: independent draws of R(x) / Z (with `beta`, of
     R^β), such as `sampler.exact.target_distribution` allows; other states give no bound.
-    `n_samples` trajectories from each. Blessing et al. 2024 (arXiv 2406.07423), section 3, there
-    EUBO.
+    `n_samples` trajectories from each. Blessing et al. 2024 (arXiv 2406.07423), there EUBO.
     """
     states = states_from_target.to(gfn.device)
+    if len(states) < 2:
+        raise ValueError(
+            f"states_from_target: expected at least 2 for a standard error, got {len(states)}"
+        )
     log_ratios = _backward_log_ratios(gfn, states, n_samples, seed, beta)
     return _mean(_asker(gfn, log_reward, beta)(states) - log_ratios.mean(dim=0))
 
@@ -231,9 +238,9 @@ def _forward_log_weights(
 ) -> Tensor:
     """Return log w of n trajectories of the forward policy, `(n,)`."""
     generator = torch.Generator(gfn.device).manual_seed(seed)
+    if n < 2:
+        raise ValueError(f"n: expected at least 2 samples for a standard error, got {n}")
     sizes = [min(_BATCH, n - start) for start in range(0, n, _BATCH)]
-    if not sizes:
-        raise ValueError(f"n: expected at least 2, got {n}")
     ask = _asker(gfn, log_reward, beta)
     drawn = [gfn.forward_log_ratios(size, generator, beta) for size in sizes]
     return torch.cat([ask(states) - log_ratio for states, log_ratio in drawn])
@@ -246,16 +253,12 @@ def _asker(gfn: GFlowNet, log_reward: LogReward, beta: float | None) -> LogRewar
 
 
 def _mean(values: Tensor) -> Estimate:
-    if len(values) < 2:
-        raise ValueError(f"expected at least 2 samples for a standard error, got {len(values)}")
     return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
 def _log_mean(log_values: Tensor) -> tuple[Tensor, Tensor]:
     """Log of the mean over axis 0, and its standard error by the delta method; `(s, n) → (n,)`s."""
     s = len(log_values)
-    if s < 2:
-        raise ValueError(f"expected at least 2 samples for a standard error, got {s}")
     log_mean = log_values.logsumexp(dim=0) - math.log(s)
     relative = (log_values - log_mean).exp()  # of mean 1
-    return log_mean, relative.std(dim=0) / math.sqrt(s)
+    return log_mean, (relative - 1).square().sum(dim=0).div(s * (s - 1)).sqrt()

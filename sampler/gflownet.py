@@ -19,6 +19,7 @@ from sampler.collection import (
     Collector,
     Sources,
     backward_outputs,
+    beta_of,
     forward_outputs,
     make_local_search,
 )
@@ -46,7 +47,8 @@ class GFlowNet:
     continuous space the reward is a density over the states.
 
     Network: `hidden` widths of the trunk; `is_backward_learned`: learn P_B instead of the uniform
-    one (without effect on a tree, and for flow matching, which has none); `device`: "auto" (CUDA if there is one), "cpu", "cuda", …
+    one (without effect on a tree, and for flow matching, which has none); `device`: "auto" (CUDA
+    if there is one), "cpu", "cuda", …
     Steps: `learning_rate`, `log_z_learning_rate`, `n_steps` and `batch_size` of a `train` whose
     caller names neither, `sub_trajectory_decay` the λ of sub-trajectory balance.
     `schedule` ("constant", "linear", "cosine") takes the learning rates to a hundredth, and
@@ -334,7 +336,8 @@ class GFlowNet:
 
     def _take_step(self, batch: Batch, rewards: Tensor) -> float:
         if batch.conditions is not None:
-            rewards = rewards * self._beta_of(batch.conditions)
+            assert self._beta_range is not None  # noqa: S101
+            rewards = rewards * beta_of(self._beta_range, batch.conditions)
         balance = self._balance(batch, rewards)
         if self.n_steps_trained == 0:
             # Start log Z where the first batch is balanced on average: Adam moves it by no more
@@ -438,11 +441,6 @@ class GFlowNet:
         place = 2 * (math.log(beta) - math.log(low)) / (math.log(high) - math.log(low)) - 1
         return torch.full((n,), place, device=self.device)
 
-    def _beta_of(self, conditions: Tensor) -> Tensor:
-        assert self._beta_range is not None  # noqa: S101
-        low, high = map(math.log, self._beta_range)
-        return (low + (conditions.double() + 1) / 2 * (high - low)).exp()
-
     def _new_optimizer(self) -> torch.optim.Optimizer:
         named = list(self.policy.named_parameters())
         weights = [p for name, p in named if not name.startswith("log_z")]
@@ -476,9 +474,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(
-            f"device: expected 'auto', 'cpu' or 'cuda', got {name!r}"
-        ) from error
+        raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {name!r} was asked for, but torch sees no CUDA device here")
     return device

@@ -41,8 +41,9 @@ class Activations:
         """Room for m further rows, a view of each layer."""
         if self.n + m > len(self._layers[0]):
             self._grow(max(2 * len(self._layers[0]), self.n + m, 1024))
+        first = self.n
         self.n += m
-        return [layer[self.n - m : self.n] for layer in self._layers]
+        return [layer.narrow(0, first, m) for layer in self._layers]
 
     def rows(self, first: int, last: int) -> list[Tensor]:
         """Views of rows first … last - 1 of each layer."""
@@ -130,6 +131,8 @@ class Policy(nn.Module):
 
     def forward_logits(self, outputs: Tensor) -> Tensor:
         """Of the forward policy `(n, a)`, unmasked."""
+        if self.n_outputs == self.n_actions:
+            return outputs
         return outputs[:, : self.n_actions]
 
     def backward_logits(self, outputs: Tensor) -> Tensor:

@@ -80,6 +80,18 @@ class Restricted(Environment):
         """As the base."""
         return self.base.encode(candidates)
 
+    def families(self, states: Tensor) -> list[str]:
+        """As the base."""
+        return self.base.families(states)
+
+    def log_measure(self, states: Tensor) -> Tensor:
+        """As the base."""
+        return self.base.log_measure(states)
+
+    def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
+        """As the base."""
+        return self.base.describe(states)
+
 
 def check_keys(where: Mapping[str, Any], known: Collection[str]) -> None:
     """ValueError for a key of `where` that is not `known`, with the nearest one."""

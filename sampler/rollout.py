@@ -99,42 +99,68 @@ def roll_out(
         is_running = ~environment.is_terminal(states)
         states, rows = states[is_running], rows[is_running]
     merger = Merger(states.shape[1], states.device) if can_merge else None
+    noise = Noise(environment.n_actions, generator, behaviour.exploration)
     steps: list[tuple[Tensor, ...]] = []
-    n_asked = 0
+    asked: list[Tensor | int] = []  # which answers each step used; a number: one a row, in order
+    n_steps = 0
     while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
-        _check_length(environment, len(steps), states)
+        _check_length(environment, n_steps, states)
+        n_steps += 1
         groups = merger.groups(states) if merger is not None else None
         if groups is None:
             mask, answer = environment.forward_mask(states), outputs(states, rows)
-            asked = torch.arange(n_asked, n_asked + len(rows), device=states.device)
-            n_asked += len(rows)
+            asked.append(len(rows))
         else:
             one, which = groups
             distinct = states[one]
             mask = environment.forward_mask(distinct)[which]
             answer = outputs(distinct, rows[one])[which]
-            asked = which + n_asked
-            n_asked += len(one)
-        actions = choose(answer, mask, states, generator, behaviour)
-        if environment.action_heads is None:
-            children = environment.step(states, actions)
-            extra: tuple[Tensor, ...] = ()
-        else:
-            amounts = _drawn_amounts(environment, states, actions, answer, generator, behaviour)
-            children = environment.step(states, actions, amounts)
-            extra = (amounts,)
-        is_done = environment.is_terminal(children)
-        steps.append((rows, states, actions, children, mask, asked, is_done, *extra))
+            asked.append(which)
+        actions = choose(answer, mask, noise, behaviour)
+        try:
+            if environment.action_heads is None:
+                children = environment.step(states, actions)
+                extra: tuple[Tensor, ...] = ()
+            else:
+                amounts = _drawn_amounts(environment, states, actions, answer, generator, behaviour)
+                children = environment.step(states, actions, amounts)
+                extra = (amounts,)
+            is_done = environment.is_terminal(children)
+        except (IndexError, RuntimeError):
+            check_choices(states, mask, actions)
+            raise
+        steps.append((rows, states, actions, children, mask, is_done, *extra))
         if bool(is_done.any()):
-            going = (~is_done).nonzero()[:, 0]
-            states, rows = children[going], rows[going]
+            going = is_done.logical_not().nonzero().squeeze(1)
+            states, rows = children.index_select(0, going), rows.index_select(0, going)
         else:
             states = children
-    trajectories_rows, _, _, children, _, _, is_done, *_ = columns = _columns(steps)
+    rows, states, actions, children, masks, is_done, *amounts_drawn = _columns(steps)
+    check_choices(states, masks, actions)
     terminal_states = first.clone()
-    terminal_states[trajectories_rows[is_done]] = children[is_done]
-    del columns[6]
-    return _trajectories(terminal_states, columns)
+    terminal_states[rows[is_done]] = children[is_done]
+    return Trajectories(
+        terminal_states,
+        rows,
+        states,
+        actions,
+        amounts_drawn[0] if amounts_drawn else None,
+        children,
+        masks,
+        _places(asked, rows.device),
+    )
+
+
+def _places(asked: list[Tensor | int], device: torch.device) -> Tensor | None:
+    """Which answer each transition used, counted over all steps, `(t,)`; None: each its own."""
+    if all(isinstance(step, int) for step in asked):
+        return None
+    places, n = [], 0
+    for step in asked:
+        own = torch.arange(step, device=device) if isinstance(step, int) else step
+        places.append(own + n)
+        n += step if isinstance(step, int) else int(step.max()) + 1
+    return torch.cat(places)
 
 
 class Merger:
@@ -186,12 +212,14 @@ def roll_back(
     behaviour = behaviour or Behaviour()
     states = terminal_states = terminal_states.to(generator.device)
     rows = torch.arange(len(states), device=states.device)
+    noise = Noise(environment.n_actions, generator, behaviour.exploration)
     steps: list[tuple[Tensor, ...]] = []
     while (len(rows) > 0 and len(steps) != n_steps) or not steps:
         _check_length(environment, len(steps), states)
         mask = environment.backward_mask(states)
         answer = mask.float() if outputs is None else outputs(states, rows)
-        actions = choose(answer, mask, states, generator, behaviour)
+        actions = choose(answer, mask, noise, behaviour)
+        check_choices(states, mask, actions)
         if environment.action_heads is None:
             parents = environment.step_back(states, actions)
             extra: tuple[Tensor, ...] = ()
@@ -217,35 +245,68 @@ def roll_back(
     )
 
 
-def choose(
-    outputs: Tensor,
-    mask: Tensor,
-    states: Tensor,
-    generator: torch.Generator,
-    behaviour: Behaviour,
-) -> Tensor:
+class Noise:
+    """Random numbers for the choices of a rollout, drawn for several steps at once."""
+
+    _AT_ONCE = 4096
+
+    def __init__(self, n_actions: int, generator: torch.Generator, exploration: float) -> None:
+        self._n_actions, self._generator, self._exploration = n_actions, generator, exploration
+        self._gumbel: list[Tensor] = []
+        self._keeps: list[Tensor] = []
+
+    def draw(self, m: int) -> tuple[Tensor, Tensor | None]:
+        """Negative Gumbel variates `(m, a)`, and 0 for rows that explore, else 1, `(m, 1)`."""
+        if not self._gumbel or len(self._gumbel[-1]) < m:
+            self._refill(m)
+        gumbel = self._gumbel.pop()
+        keeps = self._keeps.pop() if self._exploration > 0 else None
+        if len(gumbel) > m:
+            return gumbel[:m], None if keeps is None else keeps[:m]
+        return gumbel, keeps
+
+    def _refill(self, m: int) -> None:
+        n_steps = max(1, min(16, self._AT_ONCE // max(1, m * self._n_actions)))
+        device = self._generator.device
+        drawn = torch.empty(n_steps, m, self._n_actions, device=device)
+        # The logarithm of an exponential variate is a negative Gumbel variate.
+        drawn.exponential_(generator=self._generator).log_()
+        self._gumbel = list(drawn.unbind(0))
+        if self._exploration > 0:
+            uniform = torch.rand(n_steps, m, 1, generator=self._generator, device=device)
+            self._keeps = list((uniform >= self._exploration).float().unbind(0))
+
+
+_NEVER = torch.tensor(-math.inf)
+
+
+def choose(outputs: Tensor, mask: Tensor, noise: Noise, behaviour: Behaviour) -> Tensor:
     """One allowed action a row, `(m,)`, by the Gumbel-max trick: argmax of logits + Gumbel noise.
 
-    RuntimeError at a dead end.
+    Where none is allowed, or logits are NaN, the answer is arbitrary: see `check_choices`.
     """
-    # The logarithm of an exponential variate is a negative Gumbel variate.
-    noise = torch.empty(mask.shape, device=mask.device).exponential_(generator=generator).log_()
+    gumbel, keeps = noise.draw(len(mask))
     if behaviour.logits is None:
-        scores = noise.neg_()
+        scores = gumbel.neg()
     else:
         logits = behaviour.logits(outputs)
         if behaviour.temperature != 1.0:
             logits = logits / behaviour.temperature
-        if behaviour.exploration > 0:
-            drawn = torch.rand(len(mask), 1, generator=generator, device=mask.device)
-            logits = logits * (drawn >= behaviour.exploration)
-        scores = torch.sub(logits, noise, out=noise)
-    best, actions = scores.masked_fill_(~mask, -math.inf).max(dim=1)
-    if len(best) > 0 and not best.min().item() > -math.inf:  # NaN, from NaN weights, ends here too
-        row = int((~(best > -math.inf)).nonzero()[0])
-        what = "allows no action" if not bool(mask[row].any()) else "has logits that are NaN"
+        if keeps is not None:
+            logits = logits * keeps
+        scores = logits - gumbel
+    return torch.where(mask, scores, _NEVER.to(scores.device)).argmax(dim=1)
+
+
+def check_choices(states: Tensor, masks: Tensor, actions: Tensor) -> None:
+    """RuntimeError, naming the state, where a chosen action was not allowed."""
+    if len(actions) == 0:
+        return
+    is_allowed = masks.gather(1, actions[:, None])[:, 0]
+    if not bool(is_allowed.all()):
+        row = int((~is_allowed).nonzero()[0])
+        what = "allows no action" if not bool(masks[row].any()) else "has logits that are NaN"
         raise RuntimeError(f"dead end: the state {states[row].tolist()} {what}")
-    return actions
 
 
 def _drawn_amounts(
@@ -329,20 +390,6 @@ def forward_order(part: Trajectories) -> Trajectories:
 
 def _columns(steps: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.cat(column) for column in zip(*steps, strict=True)]
-
-
-def _trajectories(terminal_states: Tensor, columns: list[Tensor]) -> Trajectories:
-    rows, states, actions, children, masks, asked, *amounts = columns
-    return Trajectories(
-        terminal_states,
-        rows,
-        states,
-        actions,
-        amounts[0] if amounts else None,
-        children,
-        masks,
-        asked,
-    )
 
 
 def _check_length(environment: Environment, n_steps: int, states: Tensor) -> None:

@@ -1,4 +1,5 @@
-# mypy: disable-error-code="import-not-found, misc, no-any-return"
+# ruff: noqa: E402  (the environment is set before JAX reads it)
+# mypy: disable-error-code="import-not-found, misc, no-any-return, untyped-decorator"
 """How fast gfnx trains: trajectory balance, one thread, one CPU core.
 
     PEERS_VENV/bin/python gfnx_speed.py --task grid --batch 16 --steps 200 --seed 0 --json
@@ -11,16 +12,17 @@ What is used, and why it is the fastest honest way through this library that we 
 - Its own environments, `forward_rollout` and `forward_trajectory_log_probs`; network, loss and
   optimiser (optax, one learning rate for log Z) written out, as all its baselines write them out.
 - One jitted train step, its memory donated, called from Python (`--loop python`). Its baselines
-  put all steps in one `fori_loop`; on a CPU that measured 12 to 15 times slower (grid, batch 16:
-  250 trajectories a CPU-second against 3,000 to 3,900), so `fori` is only an option here.
+  put all steps in one `fori_loop`; on a CPU that measured 16, 14 and 7 times slower (grid, batch
+  16, 128, 1024: 250, 360 and 700 trajectories a CPU-second), so `fori` is only an option here.
 - The gradient, `--gradient`: `batched` puts all visited states through the network again at once,
   as its baselines do, but as one plain matrix (three axes, as in the baselines, measured a third
   slower); `rollout` differentiates through the rollout and reuses its logits, no second forward
   pass. `auto` takes what measured faster: batched up to 64 trajectories, rollout above.
 - The grid with the exact bound on trajectory length, 29; its own 32 would make it do more steps.
 - No exploration, metrics or logging. Compiling and 5 steps of warm-up are not timed.
-- `--xla_cpu_use_xnnpack`, 512-bit vectors, the `unsafe_rbg` generator, parameters outside the
-  scan's carry: tried, within 10 % of this, which is the noise of the machine.
+- XLA's `--xla_cpu_use_xnnpack`: 10 % faster at batch 16, no different at 128 and 1024.
+- Tried, within 8 % (about the noise between runs) and left out: 512-bit vectors, the `unsafe_rbg`
+  generator, parameters outside the scan's carry.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from typing import Any
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+os.environ["XLA_FLAGS"] = (
+    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 --xla_cpu_use_xnnpack=true"
+)
 
 import flax.linen as nn
 import gfnx

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from pymatgen.core.composition import Composition
@@ -19,6 +21,7 @@ from sampler.environments.crystal_options import check_options
 from sampler.environments.crystal_placement import Blueprint, PlacementError, place, read
 from sampler.environments.crystal_symmetry import SYSTEMS, space_group
 from sampler.environments.crystal_text import format_key, parse_key
+from sampler.environments.crystal_where import read_where
 
 _GROUP, _NODE, _N_SET, _BINS = 0, 1, 2, slice(3, 9)
 
@@ -211,6 +214,21 @@ class Crystal(Environment):
         """
         states = [self._state(read(s), s.formula, snap=0.5) for s in candidates]
         return torch.tensor(states, dtype=torch.int64).reshape(len(states), 9)
+
+    def restricted(self, where: Mapping[str, Any]) -> Crystal:
+        """Keys: see `sampler.environments.crystal_where.read_where`."""
+        symbols = [element.symbol for element in self.elements]
+        wanted = read_where(where, symbols, self.space_groups, self._compositions.counts)
+        narrowed = copy.copy(self)
+        narrowed._compositions = self._compositions.narrowed(wanted.nodes)
+        possible = narrowed._compositions.possible_groups(len(self.space_groups))
+        narrowed._is_group_possible = possible & wanted.groups
+        if not bool(narrowed._is_group_possible.any()):
+            raise ValueError(
+                f"where: no crystal of this space satisfies {dict(where)}: no such composition "
+                "fits the numbers of atoms, the charges and the Wyckoff sites of a space group"
+            )
+        return narrowed
 
     def families(self, states: Tensor) -> list[str]:
         """Reduced formula, such as `MgO`: polymorphs are variants of one compound.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +35,19 @@ class CompositionIndex:
         self._n_actions = n_actions
         # Ascending, since nodes are numbered by parent and then by action.
         self._edge = self.parent[1:] * n_actions + self.action[1:]
+
+    def narrowed(self, is_wanted: Tensor) -> CompositionIndex:
+        """The same tree with only compositions at wanted nodes `(v,)` complete."""
+        narrowed = copy.copy(self)
+        narrowed._fits = self._fits * is_wanted[:, None]
+        reach = narrowed._fits.cpu().numpy().copy()
+        depth = (self.counts > 0).sum(dim=1).cpu().numpy()
+        parent = self.parent.cpu().numpy()
+        for level in range(int(depth.max()), 0, -1):
+            nodes = np.flatnonzero(depth == level)
+            np.bitwise_or.at(reach, parent[nodes], reach[nodes])
+        narrowed._can_fit = torch.from_numpy(reach).to(self._fits.device)
+        return narrowed
 
     def possible_groups(self, n_groups: int) -> Tensor:
         """Which space groups some composition fits, `(g,)` bool."""

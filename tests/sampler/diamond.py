@@ -103,7 +103,7 @@ def log_reward(states: Tensor) -> Tensor:
 
 
 def solved(loss: str, kind: str, **options) -> GFlowNet:
-    """A sampler whose network is a table of the solution: inputs are one-hot, layer one the identity.
+    """A sampler whose network is a table of the solution: one-hot inputs, layer one the identity.
 
     Its log Z is 0 and the table carries the rest where the loss leaves that open.
     """
