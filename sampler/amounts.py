@@ -94,11 +94,14 @@ def _cells(
     """Log of each cell's share of the mixture's mass in the range `(n, cells)`, and its width."""
     width = range_width(low, high)
     middle = (torch.arange(_N_CELLS, device=low.device) + 0.5) / _N_CELLS
-    u = (low[:, None] + width[:, None] * middle).remainder(1.0).reshape(-1)
-    log_mass = log_density(
-        outputs.repeat_interleave(_N_CELLS, dim=0), u, is_circular.repeat_interleave(_N_CELLS)
-    )
-    return log_mass.reshape(len(low), _N_CELLS).log_softmax(dim=1), width
+    u = (low[:, None] + width[:, None] * middle).remainder(1.0).clamp(_MARGIN, 1 - _MARGIN)
+    weights, first, second = (part[:, None] for part in _parts(outputs))
+    components = _log_beta(first, second, u[:, :, None])
+    if bool(is_circular.any()):
+        circular = _log_cauchy(first, second, u[:, :, None])
+        components = torch.where(is_circular[:, None, None], circular, components)
+    log_mass = (weights.log_softmax(dim=-1) + components).logsumexp(dim=-1)
+    return log_mass.log_softmax(dim=1), width
 
 
 def _parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,14 +127,14 @@ def _cauchy_shapes(first: Tensor, second: Tensor, index: Tensor, c: int) -> tupl
 
 
 def _log_beta(first: Tensor, second: Tensor, u: Tensor) -> Tensor:
-    index = torch.arange(first.shape[1], device=first.device)
-    alpha, beta = _beta_shapes(first, second, index, first.shape[1])
+    index = torch.arange(first.shape[-1], device=first.device)
+    alpha, beta = _beta_shapes(first, second, index, first.shape[-1])
     log_norm = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
     return (alpha - 1) * u.log() + (beta - 1) * torch.log1p(-u) - log_norm
 
 
 def _log_cauchy(first: Tensor, second: Tensor, u: Tensor) -> Tensor:
-    index = torch.arange(first.shape[1], device=first.device)
-    mean, rho = _cauchy_shapes(first, second, index, first.shape[1])
+    index = torch.arange(first.shape[-1], device=first.device)
+    mean, rho = _cauchy_shapes(first, second, index, first.shape[-1])
     cosine = torch.cos(2 * math.pi * (u - mean))
     return torch.log1p(-(rho**2)) - torch.log(1 + rho**2 - 2 * rho * cosine)

@@ -60,7 +60,7 @@ def evaluate(
     n_asked = activations.n
     if policy.has_backward:
         policy.run(inputs_of(environment, trajectories.terminal_states, conditions), activations)
-    outputs = policy.recalled(activations, 0, activations.n)
+    outputs = policy.recalled(activations)
     log_z = policy.log_z_at(conditions)
     log_z_of_step = log_z if log_z.ndim == 0 else log_z[trajectories.rows]
     has_order = needs in ("log_flow", "edges")
@@ -171,7 +171,7 @@ def _log_inflow(environment: Environment, policy: Policy, batch: Batch) -> Tenso
     told = None if batch.conditions is None else batch.conditions[trajectories.rows[rows]]
     activations = Activations(policy.widths, parents.device)
     policy.run(inputs_of(environment, parents, told), activations)
-    logits = policy.forward_logits(policy.recalled(activations, 0, len(parents)))
+    logits = policy.forward_logits(policy.recalled(activations))
     flows = logits.gather(1, actions[:, None])[:, 0].double()
     edges = torch.full(mask.shape, -math.inf, dtype=torch.float64, device=mask.device)
     return edges.index_put((rows, actions), flows).logsumexp(dim=1)

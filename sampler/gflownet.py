@@ -174,7 +174,7 @@ class GFlowNet:
         from replay; the rest comes from the policy. `seed` begins anew: the random stream and early
         stopping restart (they go on otherwise). `on_step(step, loss)` is called after each step.
         ValueError when a log reward is NaN or +inf, RuntimeError when `log_reward` raises: the
-        message names the candidate.
+        message names the candidate. RuntimeError also when the loss is not finite.
         """
         n_steps = self.n_steps if n_steps is None else n_steps
         batch_size = self.batch_size if batch_size is None else batch_size
@@ -205,24 +205,28 @@ class GFlowNet:
         *,
         where: Mapping[str, Any] | None = None,
         beta: float | None = None,
-        n_tries: int = 8,
+        n_tries: int = 64,
     ) -> Tensor:
         """Draw n terminal states `(n, w)` from the trained policy, without exploration.
 
         With a `seed` the answer depends on the weights and it alone; without, the sampler's own
-        stream moves on. `where` restricts the space, see the environment's `restricted`: `n_tries`
-        times as many trajectories are drawn under its masks, and n of them kept such that they
-        follow the trained distribution inside the restriction. `beta`: the exponent of the reward,
-        with `beta_range`.
+        stream moves on. `where` restricts the space, see the environment's `restricted`: up to
+        `n_tries` times as many trajectories are drawn under its masks, and n of them kept such that
+        they follow the trained distribution inside the restriction (UserWarning where these were
+        too few). `beta`: the exponent of the reward, with `beta_range`.
         """
         generator = self._generator
         if seed is not None:
             generator = torch.Generator(self.device).manual_seed(seed)
         policy = self.policy if self._average is None else self._average
+        if not all(bool(weight.isfinite().all()) for weight in policy.parameters()):
+            raise RuntimeError(
+                "the weights hold NaN or infinity: training diverged; take a lower learning_rate"
+            )
         behaviour = Behaviour(policy.forward_logits, policy.amount_outputs)
         if where:
             restricted = self.environment.restricted(where)
-            conditions = self._conditions(beta, n * n_tries)
+            conditions = self._conditions(beta, n * min(n_tries, 8))
             outputs = forward_outputs(self.environment, policy, conditions)
             return sample_restricted(
                 self.environment, restricted, outputs, n, n_tries, generator, behaviour
@@ -344,12 +348,17 @@ class GFlowNet:
             # than its learning rate a step, which a reward of e^100 would need a thousand for.
             with torch.no_grad():
                 self.policy.log_z.sub_(balance.residuals().mean())
-            self._collector.activations.clear()
-            self._collector.activations.take(batch.n_asked)
+            self._collector.activations.cut(batch.n_asked)
             balance = self._balance(batch, rewards)
         loss = self._loss(balance)
         if self._loss.needs == "nothing":
             loss = loss + self._follow_log_z(balance)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss is {value} at training step {self.n_steps_trained}: expected a finite "
+                "number; the weights are as before this step, take a lower learning_rate"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -359,7 +368,7 @@ class GFlowNet:
         self._optimizer.step()
         self.n_steps_trained += 1
         self._move_average()
-        return loss.item()
+        return value
 
     def _balance(self, batch: Batch, log_reward: Tensor) -> Balance:
         return evaluate(

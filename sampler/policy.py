@@ -27,41 +27,53 @@ N_COMPONENTS = 5
 
 
 class Activations:
-    """Inputs, hidden layers and outputs of the states seen so far, in buffers that are reused."""
+    """Inputs, hidden layers and outputs of the states seen so far, in memory that is reused."""
 
     def __init__(self, widths: Sequence[int], device: torch.device) -> None:
         self.n = 0
+        self._new: list[list[Tensor]] = []
         self._layers = [torch.empty(0, width, device=device) for width in widths]
 
     def clear(self) -> None:
         """Forget the rows; the memory stays."""
-        self.n = 0
+        self.cut(0)
 
-    def take(self, m: int) -> list[Tensor]:
-        """Room for m further rows, a view of each layer."""
-        if self.n + m > len(self._layers[0]):
-            self._grow(max(2 * len(self._layers[0]), self.n + m, 1024))
-        first = self.n
-        self.n += m
-        return [layer.narrow(0, first, m) for layer in self._layers]
+    def cut(self, n: int) -> None:
+        """Forget all rows but the first n."""
+        self._gather()
+        self.n = n
 
-    def rows(self, first: int, last: int) -> list[Tensor]:
-        """Views of rows first … last - 1 of each layer."""
-        return [layer[first:last] for layer in self._layers]
+    def add(self, layers: list[Tensor]) -> None:
+        """Take in rows, one tensor a layer."""
+        self._new.append(layers)
+        self.n += len(layers[0])
 
-    def _grow(self, capacity: int) -> None:
-        for i, layer in enumerate(self._layers):
-            grown = layer.new_empty(capacity, layer.shape[1])
-            grown[: self.n] = layer[: self.n]
-            self._layers[i] = grown
+    def all_rows(self) -> list[Tensor]:
+        """All rows of each layer."""
+        self._gather()
+        return [layer[: self.n] for layer in self._layers]
+
+    def _gather(self) -> None:
+        """Lay what was added behind what is there; once, for all layers are small until then."""
+        if not self._new:
+            return
+        n_before = self.n - sum(len(layers[0]) for layers in self._new)
+        if self.n > len(self._layers[0]):
+            for i, layer in enumerate(self._layers):
+                grown = layer.new_empty(max(2 * len(layer), self.n), layer.shape[1])
+                grown[:n_before] = layer[:n_before]
+                self._layers[i] = grown
+        for whole, *parts in zip(self._layers, *self._new, strict=True):
+            torch.cat(parts, out=whole[n_before : self.n])
+        self._new = []
 
 
 class Policy(nn.Module):
     """A multilayer perceptron `(n, p) → (n, o)` and the learned log Z.
 
     Outputs: a forward logits; a backward logits with `has_backward`; the log flow of the state with
-    `has_flow`; 3 · `N_COMPONENTS` numbers for each head of amounts. With `is_conditional` the inputs
-    have one column more, and log Z is a small network of it. Weights depend on `seed` alone.
+    `has_flow`; 3 · `N_COMPONENTS` numbers for each head of amounts. With `is_conditional` there is
+    one input more, and log Z is a small network of it. Weights depend on `seed` alone.
     """
 
     def __init__(
@@ -107,26 +119,27 @@ class Policy(nn.Module):
     @torch.no_grad()
     def run(self, inputs: Tensor, activations: Activations) -> Tensor:
         """The same, leaving every layer in `activations`; the outputs are a view of them."""
-        views = activations.take(len(inputs))
-        below = views[0].copy_(inputs)
-        for (weight, bias), layer in zip(self._transposed(), views[1:], strict=True):
-            torch.addmm(bias, below, weight, out=layer)
-            below = layer if layer is views[-1] else leaky_relu_(layer, _SLOPE)
-        return views[-1]
+        layers = [inputs]
+        *trunk, last = self._detached()
+        for weight, bias in trunk:
+            layers.append(leaky_relu_(linear(layers[-1], weight, bias), _SLOPE))
+        layers.append(linear(layers[-1], *last))
+        activations.add(layers)
+        return layers[-1]
 
-    def _transposed(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights `(in, out)` and biases of the layers, detached views: modules are slow to ask."""
+    def _detached(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases of the layers: modules are slow to ask."""
         if self._views is None or self._views[0][0].device != self.log_z.device:
-            self._views = [(m.weight.detach().t(), m.bias.detach()) for m in self._linears()]
+            self._views = [(m.weight.detach(), m.bias.detach()) for m in self._linears()]
         return self._views
 
     def _linears(self) -> list[nn.Linear]:
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
-    def recalled(self, activations: Activations, first: int, last: int) -> Tensor:
-        """Outputs of rows first … last - 1 of `activations`, with a gradient to the weights."""
+    def recalled(self, activations: Activations) -> Tensor:
+        """Outputs of all rows of `activations`, with a gradient to the weights."""
         weights = [p for layer in self._linears() for p in (layer.weight, layer.bias)]
-        outputs: Tensor = _Recalled.apply(activations, first, last, *weights)  # type: ignore
+        outputs: Tensor = _Recalled.apply(activations, *weights)  # type: ignore
         return outputs
 
     def forward_logits(self, outputs: Tensor) -> Tensor:
@@ -136,7 +149,7 @@ class Policy(nn.Module):
         return outputs[:, : self.n_actions]
 
     def backward_logits(self, outputs: Tensor) -> Tensor:
-        """Of the backward policy `(n, a)`, unmasked; zeros, a uniform one, where none is learned."""
+        """Of the backward policy `(n, a)`, unmasked; zeros (uniform) where none is learned."""
         if not self.has_backward:
             return outputs.new_zeros(len(outputs), self.n_actions)
         return outputs[:, self.n_actions : 2 * self.n_actions]
@@ -164,29 +177,31 @@ class _Recalled(torch.autograd.Function):
     """Outputs that were computed before, and the gradient of the weights they depend on."""
 
     @staticmethod
-    def forward(
-        ctx: Any, activations: Activations, first: int, last: int, *weights: Tensor
-    ) -> Tensor:
-        ctx.layers = activations.rows(first, last)
+    def forward(ctx: Any, activations: Activations, *weights: Tensor) -> Tensor:
+        ctx.layers = activations.all_rows()
         ctx.save_for_backward(*weights)
         return ctx.layers[-1].clone()  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         weights, grad, layers = ctx.saved_tensors, upstream[0], ctx.layers
-        sums = [torch.zeros_like(weight) for weight in weights]
-        for start in range(0, len(grad), _CHUNK):
+        sums: list[Tensor] = []
+        for start in range(0, max(1, len(grad)), _CHUNK):
             part = grad[start : start + _CHUNK]
+            own: list[Tensor] = []
             for i in range(len(layers) - 2, -1, -1):
                 below = layers[i][start : start + _CHUNK]
-                sums[2 * i].addmm_(part.t(), below)
-                sums[2 * i + 1].add_(part.sum(dim=0))
+                own += [part.sum(dim=0), part.t() @ below]
                 if i > 0:
                     part = part @ weights[2 * i]
                     torch.ops.aten.leaky_relu_backward.grad_input(
                         part, below, _SLOPE, True, grad_input=part
                     )
-        return None, None, None, *sums
+            if sums:
+                torch._foreach_add_(sums, own)
+            else:
+                sums = own
+        return None, *reversed(sums)
 
 
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Replay:
         self.states, self.log_reward = states[: self.capacity], log_reward[: self.capacity]
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """n terminal states `(n, w)`, some perhaps more than once."""
+        """N terminal states `(n, w)`, some perhaps more than once."""
         if self.kind == "prioritized":
             weights = (self.exponent * (self.log_reward - self.log_reward.max())).exp()
             return self.states[torch.multinomial(weights, n, True, generator=generator)]

@@ -8,6 +8,7 @@ the trajectories follow P_F given the restriction.
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from sampler import amounts as mixtures
 from sampler.environment import Environment
 from sampler.policy import log_probability
 from sampler.rollout import Behaviour, Outputs, Trajectories, heads_of, roll_out
+
+_WAVE = 8
+_ENOUGH = 6.0
 
 
 def sample_restricted(
@@ -27,23 +31,62 @@ def sample_restricted(
     generator: torch.Generator,
     behaviour: Behaviour,
 ) -> Tensor:
-    """n terminal states `(n, w)` of `restricted`, chosen from n · `n_tries` by their weights.
+    """Draw n terminal states `(n, w)` of `restricted`, chosen by their weights.
 
-    Chosen without replacement by Gumbel top-k (Kool et al. 2019, arXiv 1903.06059): the first is
-    distributed as by importance resampling, and no trajectory comes twice.
+    Trajectories are drawn, `_WAVE` times n at once, until their effective sample size (Kong 1992)
+    is `_ENOUGH` times n, or until there are n · `n_tries`: a restriction that the trained sampler
+    finds improbable needs more. UserWarning where that was too few. They are chosen without
+    replacement by Gumbel top-k (Kool et al. 2019, arXiv 1903.06059): the first is distributed as by
+    importance resampling, and no trajectory comes twice.
     """
     if n_tries < 1:
         raise ValueError(f"n_tries: expected at least 1, got {n_tries}")
+    states, weights = environment.initial_states(0), torch.zeros(0, dtype=torch.float64)
+    weights = weights.to(generator.device)
+    n_left, enough = n_tries, False
+    while n_left > 0 and not enough:
+        n_now = min(_WAVE, n_left)
+        n_left -= n_now
+        drawn, own = _wave(environment, restricted, outputs, n * n_now, generator, behaviour)
+        states = torch.cat([states.to(drawn), drawn])
+        weights = torch.cat([weights, own])
+        enough = effective_size(weights) >= _ENOUGH * n
+    if not enough and n > 0 and effective_size(weights) < n and n_tries > 1:
+        warnings.warn(
+            f"where: the sampler finds this restriction improbable; {len(weights)} trajectories "
+            f"count as {effective_size(weights):.0f} of the {n} wanted, so the samples lean to "
+            "what the masks alone would draw; raise n_tries",
+            stacklevel=3,
+        )
+    noise = torch.empty_like(weights).exponential_(generator=generator).log_()
+    return states[(weights - noise).topk(n).indices]
+
+
+def effective_size(log_weights: Tensor) -> float:
+    """How many equally weighted samples these are worth: (Σ w)² / Σ w²."""
+    if len(log_weights) == 0:
+        return 0.0
+    return float((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
+
+
+def _wave(
+    environment: Environment,
+    restricted: Environment,
+    outputs: Outputs,
+    n: int,
+    generator: torch.Generator,
+    behaviour: Behaviour,
+) -> tuple[Tensor, Tensor]:
+    """Draw terminal states of `restricted` under its masks, and their log weights."""
     recorded: list[Tensor] = []
 
     def recording(states: Tensor, rows: Tensor) -> Tensor:
         recorded.append(outputs(states, rows))
         return recorded[-1]
 
-    drawn = roll_out(restricted, recording, n * n_tries, generator, behaviour)
+    drawn = roll_out(restricted, recording, n, generator, behaviour)
     weights = log_weights(environment, restricted, drawn, torch.cat(recorded), behaviour)
-    noise = torch.empty_like(weights).exponential_(generator=generator).log_()
-    return drawn.terminal_states[(weights - noise).topk(n).indices]
+    return drawn.terminal_states, weights
 
 
 def log_weights(

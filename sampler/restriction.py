@@ -10,6 +10,7 @@ from sampler.environment import Environment
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 class Restricted(Environment):
     """A discrete space of which only some candidates are wanted.
 

@@ -174,9 +174,7 @@ class Merger:
 
     def __init__(self, width: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._multipliers = torch.randint(
-            -(2**62), 2**62, (width,), generator=generator
-        ).to(device)
+        self._multipliers = torch.randint(-(2**62), 2**62, (width,), generator=generator).to(device)
         self._is_looking = True
 
     def groups(self, states: Tensor) -> tuple[Tensor, Tensor] | None:

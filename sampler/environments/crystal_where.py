@@ -87,6 +87,7 @@ def _wanted_groups(where: Mapping[str, Any], groups: Sequence[SpaceGroup]) -> Te
             )
         wanted &= torch.tensor([SYSTEMS[group.system] == system for group in groups])
     if not bool(wanted.any()):
-        raise ValueError("where: no space group of this space satisfies space_groups and "
-                         "lattice_system")
+        raise ValueError(
+            "where: no space group of this space satisfies space_groups and lattice_system"
+        )
     return wanted

@@ -104,12 +104,14 @@ def test_a_trajectory_without_end_names_the_state() -> None:
         small_net(Endless(n_dims=2, length=4)).sample(50, seed=0)
 
 
-def test_weights_that_are_nan_are_no_dead_end() -> None:
+def test_weights_that_are_nan_are_refused() -> None:
     net = small_net()
     with torch.no_grad():
-        net.policy.layers[0].weight.fill_(torch.nan)
-    with pytest.raises(RuntimeError, match=r"the state \[0, 0, 0\] has logits that are NaN"):
+        net.policy.layers[0].weight[0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match="weights hold NaN or infinity: training diverged"):
         net.sample(3)
+    with pytest.raises(RuntimeError, match="loss is nan at training step 0: expected a finite"):
+        net.train(lambda states: torch.zeros(len(states)), 3, 8)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:x", ""])

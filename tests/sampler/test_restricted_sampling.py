@@ -73,16 +73,7 @@ WHERE = [{"x0": [0, 2]}, {"x0": [1, 3], "x1": [2, 5]}, {"x1": 4}, {"x0": [3, 5],
 @pytest.mark.parametrize("where", WHERE, ids=str)
 def test_samples_follow_the_exact_conditional(grid_net: GFlowNet, where: dict) -> None:
     known, expected, _ = conditional(grid_net, GRID.restricted(where))
-    assert miss(grid_net, where, known, expected, n_tries=200) < 0.045
-
-
-def test_rare_wishes_need_more_tries(grid_net: GFlowNet) -> None:
-    where = {"x1": 4}
-    known, expected, mass = conditional(grid_net, GRID.restricted(where))
-    assert mass < 0.05
-    # Chosen without replacement, good candidates run out: few tries leave a bias, more remove it.
-    few, more, many = (miss(grid_net, where, known, expected, n_tries=n) for n in (8, 24, 200))
-    assert few > 2 * more > 2 * many
+    assert miss(grid_net, where, known, expected, n_tries=100) < 0.045
 
 
 def miss(net: GFlowNet, where: dict, known: Tensor, expected: Tensor, n_tries: int) -> float:
