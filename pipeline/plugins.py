@@ -46,7 +46,10 @@ def allow_plugins_from(folder: Path) -> None:
 
 
 def find_class(kind: str, registry: Mapping[str, str]) -> type[Any]:
-    """The class of a kind. ValueError: one line that says what to change."""
+    """The class of a kind, or the function that one of ours chooses its class by.
+
+    ValueError: one line that says what to change.
+    """
     target = registry.get(kind, kind)
     module_name, colon, class_name = target.partition(":")
     if not colon:
@@ -54,7 +57,7 @@ def find_class(kind: str, registry: Mapping[str, str]) -> type[Any]:
         raise ValueError(f'unknown kind `{kind}`{hint} (your own: "module:Class")')
     module = _import(module_name, target)
     found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
+    if not (inspect.isclass(found) or (kind in registry and inspect.isfunction(found))):
         classes = [n for n, c in inspect.getmembers(module, inspect.isclass)]
         where = getattr(module, "__file__", module_name)
         raise ValueError(

@@ -35,10 +35,10 @@ _N_GROUPS = 8
 class LocalSearch:
     """Improve sampled candidates by going back and forth (Kim et al. 2024, arXiv 2310.02710).
 
-    `n_rounds` times a trajectory is taken back by the share `back` of its length with the backward
-    policy, and completed anew with the forward policy. "greedy" keeps the better of both,
-    "stochastic" the new one with probability min(1, R(x') / R(x)), of R^β with `beta_range`. The
-    candidates that remain are trained on along trajectories of the backward policy.
+    `n_rounds` times a trajectory is taken back by the share `back` of the batch's mean length with
+    the backward policy, and completed anew with the forward policy. "greedy" keeps the better of
+    both, "stochastic" the new one with probability min(1, R(x') / R(x)), of R^β with `beta_range`.
+    The candidates that remain are trained on along trajectories of the backward policy.
     """
 
     n_rounds: int = 4

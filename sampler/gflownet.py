@@ -347,7 +347,7 @@ class GFlowNet:
             # Start log Z where the first batch is balanced on average: Adam moves it by no more
             # than its learning rate a step, which a reward of e^100 would need a thousand for.
             with torch.no_grad():
-                self.policy.log_z.sub_(balance.residuals().mean())
+                self.policy.log_z.sub_(balance.residuals().mean().nan_to_num(posinf=0, neginf=0))
             self._collector.activations.cut(batch.n_asked)
             balance = self._balance(batch, rewards)
         loss = self._loss(balance)
@@ -359,7 +359,8 @@ class GFlowNet:
                 f"the loss is {value} at training step {self.n_steps_trained}: expected a finite "
                 "number; the weights are as before this step, take a lower learning_rate"
             )
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self.policy.parameters():  # zero_grad does the same, a tenth as fast
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._schedule.between(
@@ -471,6 +472,7 @@ class GFlowNet:
             "n_actions": self.environment.n_actions,
             "hidden": list(self._hidden),
             "n_outputs": self.policy.n_outputs,
+            "loss_needs": self._loss.needs,
             "beta_range": None if self._beta_range is None else list(self._beta_range),
             "has_average": self._average is not None,
             "has_replay": self.replay is not None,

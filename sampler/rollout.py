@@ -9,7 +9,7 @@ Named axes: n trajectories, t transitions of all of them, u asked states, w colu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,10 +100,41 @@ def roll_out(
         states, rows = states[is_running], rows[is_running]
     merger = Merger(states.shape[1], states.device) if can_merge else None
     noise = Noise(environment.n_actions, generator, behaviour.exploration)
-    steps: list[tuple[Tensor, ...]] = []
     asked: list[Tensor | int] = []  # which answers each step used; a number: one a row, in order
+    with torch.inference_mode():  # the columns below are copies, free to meet a gradient
+        steps = list(_steps(environment, outputs, states, rows, merger, noise, behaviour, asked))
+    rows, states, actions, children, masks, is_done, *amounts_drawn = _columns(steps)
+    check_choices(states, masks, actions)
+    terminal_states = first.clone()
+    terminal_states[rows[is_done]] = children[is_done]
+    return Trajectories(
+        terminal_states,
+        rows,
+        states,
+        actions,
+        amounts_drawn[0] if amounts_drawn else None,
+        children,
+        masks,
+        _places(asked, rows.device),
+    )
+
+
+def _steps(
+    environment: Environment,
+    outputs: Outputs,
+    states: Tensor,
+    rows: Tensor,
+    merger: Merger | None,
+    noise: Noise,
+    behaviour: Behaviour,
+    asked: list[Tensor | int],
+) -> Iterator[tuple[Tensor, ...]]:
+    """Step all rows until each is terminal: (rows, states, actions, children, masks, is_done, …).
+
+    Once without rows too: the answer keeps its shape.
+    """
     n_steps = 0
-    while len(rows) > 0 or not steps:  # once without rows too: the answer keeps its shape
+    while len(rows) > 0 or n_steps == 0:
         _check_length(environment, n_steps, states)
         n_steps += 1
         groups = merger.groups(states) if merger is not None else None
@@ -122,33 +153,21 @@ def roll_out(
                 children = environment.step(states, actions)
                 extra: tuple[Tensor, ...] = ()
             else:
-                amounts = _drawn_amounts(environment, states, actions, answer, generator, behaviour)
+                amounts = _drawn_amounts(
+                    environment, states, actions, answer, noise.generator, behaviour
+                )
                 children = environment.step(states, actions, amounts)
                 extra = (amounts,)
             is_done = environment.is_terminal(children)
         except (IndexError, RuntimeError):
             check_choices(states, mask, actions)
             raise
-        steps.append((rows, states, actions, children, mask, is_done, *extra))
+        yield (rows, states, actions, children, mask, is_done, *extra)
         if bool(is_done.any()):
             going = is_done.logical_not().nonzero().squeeze(1)
             states, rows = children.index_select(0, going), rows.index_select(0, going)
         else:
             states = children
-    rows, states, actions, children, masks, is_done, *amounts_drawn = _columns(steps)
-    check_choices(states, masks, actions)
-    terminal_states = first.clone()
-    terminal_states[rows[is_done]] = children[is_done]
-    return Trajectories(
-        terminal_states,
-        rows,
-        states,
-        actions,
-        amounts_drawn[0] if amounts_drawn else None,
-        children,
-        masks,
-        _places(asked, rows.device),
-    )
 
 
 def _places(asked: list[Tensor | int], device: torch.device) -> Tensor | None:
@@ -249,7 +268,8 @@ class Noise:
     _AT_ONCE = 4096
 
     def __init__(self, n_actions: int, generator: torch.Generator, exploration: float) -> None:
-        self._n_actions, self._generator, self._exploration = n_actions, generator, exploration
+        self._n_actions, self.generator, self._exploration = n_actions, generator, exploration
+        self.never = torch.tensor(-math.inf, device=generator.device)
         self._gumbel: list[Tensor] = []
         self._keeps: list[Tensor] = []
 
@@ -265,23 +285,20 @@ class Noise:
 
     def _refill(self, m: int) -> None:
         n_steps = max(1, min(16, self._AT_ONCE // max(1, m * self._n_actions)))
-        device = self._generator.device
+        device = self.generator.device
         drawn = torch.empty(n_steps, m, self._n_actions, device=device)
         # The logarithm of an exponential variate is a negative Gumbel variate.
-        drawn.exponential_(generator=self._generator).log_()
+        drawn.exponential_(generator=self.generator).log_()
         self._gumbel = list(drawn.unbind(0))
         if self._exploration > 0:
-            uniform = torch.rand(n_steps, m, 1, generator=self._generator, device=device)
+            uniform = torch.rand(n_steps, m, 1, generator=self.generator, device=device)
             self._keeps = list((uniform >= self._exploration).float().unbind(0))
-
-
-_NEVER = torch.tensor(-math.inf)
 
 
 def choose(outputs: Tensor, mask: Tensor, noise: Noise, behaviour: Behaviour) -> Tensor:
     """One allowed action a row, `(m,)`, by the Gumbel-max trick: argmax of logits + Gumbel noise.
 
-    Where none is allowed, or logits are NaN, the answer is arbitrary: see `check_choices`.
+    Where none is allowed the answer is arbitrary: see `check_choices`.
     """
     gumbel, keeps = noise.draw(len(mask))
     if behaviour.logits is None:
@@ -293,7 +310,7 @@ def choose(outputs: Tensor, mask: Tensor, noise: Noise, behaviour: Behaviour) ->
         if keeps is not None:
             logits = logits * keeps
         scores = logits - gumbel
-    return torch.where(mask, scores, _NEVER.to(scores.device)).argmax(dim=1)
+    return torch.where(mask, scores, noise.never).argmax(dim=1)
 
 
 def check_choices(states: Tensor, masks: Tensor, actions: Tensor) -> None:
@@ -303,8 +320,7 @@ def check_choices(states: Tensor, masks: Tensor, actions: Tensor) -> None:
     is_allowed = masks.gather(1, actions[:, None])[:, 0]
     if not bool(is_allowed.all()):
         row = int((~is_allowed).nonzero()[0])
-        what = "allows no action" if not bool(masks[row].any()) else "has logits that are NaN"
-        raise RuntimeError(f"dead end: the state {states[row].tolist()} {what}")
+        raise RuntimeError(f"dead end: the state {states[row].tolist()} allows no action")
 
 
 def _drawn_amounts(
