@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
+# This file has the name of the package it measures, and its folder comes first on the path.
+sys.path[0] = str(Path(__file__).parent.parent)
 
 import torch
 from torch import Tensor

@@ -32,7 +32,8 @@ def describe_kinds(section: str | None = None) -> dict[str, list[Entry]]:
 def _entry(kind: str, target: str, section: str) -> Entry:
     if section == "losses":
         module, _, name = target.partition(":")
-        return Entry(kind, _summary(getattr(__import__(module, fromlist=[name]), name)), [])
+        loss = getattr(__import__(module, fromlist=[name]), name)
+        return Entry(kind, _summary(loss.value), [])
     cls = find_class(kind, KINDS[section])
     parameters = inspect.signature(cls).parameters.values()
     options = [_option(p) for p in parameters if p.name not in INJECTED]

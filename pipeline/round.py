@@ -23,6 +23,7 @@ from pipeline.initial import distinct, distinct_random, known_design, random_des
 from pipeline.jobs import Job
 from pipeline.ledger import Query, sync_file
 from pipeline.queries import (
+    CampaignStoppedError,
     Observations,
     make_queries,
     observations,
@@ -135,7 +136,7 @@ class Round:
         self.sampler = campaign.parts.new_sampler(stream(campaign.config.seed, 0, "sampler"))
         before = campaign.directory / "rounds" / f"{self.number - 1:03d}" / "sampler.pt"
         if before.exists():
-            self.sampler.load(before)
+            self._load_sampler(before)
         reward = scaled_reward(campaign.parts.environment, self.acquisition, self.reference)
         began = time.perf_counter()
         losses = self.sampler.train(reward, seed=self.seed("train"), on_step=campaign.progress.step)
@@ -144,6 +145,16 @@ class Round:
         self.notes["seconds_train"] = time.perf_counter() - began
         self.notes["reward"] = {"beta": reward.beta, "top": reward.top}
         self.notes["sampler_loss"] = [float(loss) for loss in losses]
+
+    def _load_sampler(self, path: Path) -> None:
+        try:
+            self.sampler.load(path)
+        except ValueError as error:
+            raise CampaignStoppedError(
+                f"stopped: {error}; delete this file and run `motherlode resume "
+                f"{self.campaign.directory}`: the sampler then starts untrained, and the ledger "
+                "is as before"
+            ) from error
 
     def propose(self) -> None:
         """Draw proposals; add what was seen at a lower fidelity only, and the random reference.

@@ -19,10 +19,12 @@ def checked(environment: Environment, log_reward: LogReward, floor: float) -> Lo
     ValueError when a value is NaN or +inf, or the shape is not `(n,)`; RuntimeError when the
     function raises. Both name the first candidate concerned.
     """
+    home = environment.initial_states(0).device
 
     def ask(states: Tensor) -> Tensor:
+        device, states = states.device, states.to(home)
         try:
-            values = torch.as_tensor(log_reward(states), device=states.device).detach().double()
+            values = torch.as_tensor(log_reward(states)).detach().to(device).double()
         except Exception as error:
             culprit = _culprit(environment, log_reward, states)
             raise RuntimeError(

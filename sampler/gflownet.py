@@ -96,6 +96,7 @@ class GFlowNet:
         _check_more_options(temperature, ema, beta_range, sub_trajectory_decay)
         self.device = _device(device)
         self.environment = environment.to(self.device)
+        self._outside = environment  # callers' states and rewards live where their space does
         self.exploration, self.temperature = exploration, temperature
         self.log_reward_floor = log_reward_floor
         self.n_steps, self.batch_size = n_steps, batch_size
@@ -135,6 +136,11 @@ class GFlowNet:
             self._beta_range,
             merges_states=merges_states,
         )
+
+    @property
+    def _home(self) -> torch.device:
+        """Where the caller's space has its states."""
+        return self._outside.initial_states(0).device
 
     @property
     def log_z(self) -> float:
@@ -179,7 +185,7 @@ class GFlowNet:
         n_steps = self.n_steps if n_steps is None else n_steps
         batch_size = self.batch_size if batch_size is None else batch_size
         n_examples = _n_examples(batch_size, examples, example_fraction)
-        ask = checked(self.environment, log_reward, self.log_reward_floor)
+        ask = checked(self._outside, log_reward, self.log_reward_floor)
         if seed is not None:
             self._generator.manual_seed(seed)
             self.early_stopping.reset()
@@ -228,14 +234,15 @@ class GFlowNet:
             restricted = self.environment.restricted(where)
             conditions = self._conditions(beta, n * min(n_tries, 8))
             outputs = forward_outputs(self.environment, policy, conditions)
-            return sample_restricted(
+            found = sample_restricted(
                 self.environment, restricted, outputs, n, n_tries, generator, behaviour
             )
+            return found.to(self._home)
         conditions = self._conditions(beta, n)
         outputs = forward_outputs(self.environment, policy, conditions)
         return roll_out(
             self.environment, outputs, n, generator, behaviour, can_merge=conditions is None
-        ).terminal_states
+        ).terminal_states.to(self._home)
 
     @torch.no_grad()
     def log_prob(
@@ -248,6 +255,7 @@ class GFlowNet:
         τ, log mean P_F(τ) / P_B(τ | x), which is too low on average and exact in the limit;
         `sampler.evaluation.estimated_log_prob` gives its standard error.
         """
+        states = states.to(self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
         trajectories, log_ratio = self._sample_log_ratio(states, generator, beta)
         if self.environment.is_tree or not self._has_branches(trajectories):
@@ -294,6 +302,7 @@ class GFlowNet:
     def log_forward(self, states: Tensor) -> Tensor:
         """Return log P_F of every action `(n, a)`; -inf if forbidden."""
         policy = self.policy if self._average is None else self._average
+        states = states.to(self.device)
         outputs = policy(inputs_of(self.environment, states, self._conditions(None, len(states))))
         mask = self.environment.forward_mask(states)
         return masked_log_softmax(policy.forward_logits(outputs), mask)

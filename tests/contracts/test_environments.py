@@ -1,5 +1,9 @@
 """The laws of `sampler.environment.Environment`, over every registered environment."""
 
+import json
+import os
+import subprocess
+import sys
 from functools import cache
 from typing import Any
 
@@ -35,6 +39,13 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"alphabet": "01", "min_length": 1, "max_length": 6, "both_ends": True},
     ),
     "subset": ("subset", {"n_items": 9, "size": 4}),
+    "subset of any size": ("subset", {"n_items": 6, "size": (0, 3)}),
+    "tetris without rotations": ("tetris", {"width": 5, "height": 4, "rotations": False}),
+    "torus walk": ("torus", {"n_dims": 2, "n_angles": 6, "n_steps": 7}),
+    "hypercube discrete any order": (
+        "hypercube",
+        {"n_dims": 2, "bounds": [(-5.0, 10.0), (0.0, 15.0)], "n_levels": 3, "any_order": True},
+    ),
     "hypercube": ("hypercube", {"n_dims": 3, "bounds": [(-5.0, 10.0), (0.0, 15.0), (2.0, 3.0)]}),
     "hypercube increments": (
         "hypercube",
@@ -139,9 +150,7 @@ def test_stepping_back_undoes_a_step(space: Environment, walk: tuple[Trajectorie
     assert bool(((amounts > 0) & (amounts < 1))[has_amount].all())
     assert torch.allclose(space.step(drawn, actions, amounts), children, rtol=0, atol=1e-8)
     between = space.amounts_between(parents, actions, children)
-    assert torch.allclose(
-        space.step(parents, actions, between), children, rtol=0, atol=1e-8
-    )
+    assert torch.allclose(space.step(parents, actions, between), children, rtol=0, atol=1e-8)
 
 
 def test_a_continuous_space_declares_its_amounts(
@@ -282,3 +291,42 @@ def test_families_and_columns_cover_every_state(space: Environment) -> None:
     columns = space.describe(states)
     assert len(columns) == 20
     assert all(row.keys() == columns[0].keys() for row in columns)
+
+
+_KEYS_ELSEWHERE = """
+import json, sys
+from tests.contracts.test_environments import SMALL, first_keys
+print(json.dumps({name: first_keys(name) for name in sorted(SMALL)}))
+"""
+
+
+def first_keys(name: str) -> list[str]:
+    return small(name).keys(Random(small(name)).sample(20, seed=6))
+
+
+def test_keys_are_the_same_in_another_process() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _KEYS_ELSEWHERE],
+        env={**os.environ, "PYTHONHASHSEED": "99"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert json.loads(told) == {name: first_keys(name) for name in sorted(SMALL)}
+
+
+def test_every_parameter_of_its_policy_gets_a_gradient(space: Environment) -> None:
+    net = GFlowNet(space, hidden=(8,), is_backward_learned=True, exploration=0.5)
+    # Rewards that differ, else log Z alone would explain them; log Z is balanced at the first step.
+    net.train(lambda states: space.features(states).sum(dim=1), n_steps=2, batch_size=64)
+    for name, parameter in net.policy.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_training_and_sampling_reach_the_end(space: Environment) -> None:
+    net = GFlowNet(space, hidden=(8,))
+    net.train(lambda states: space.features(states).sum(dim=1), n_steps=3, batch_size=8)
+    states = net.sample(20, seed=1)
+    assert bool(space.is_terminal(states).all())
+    assert bool(net.log_prob(states, n_samples=3).isfinite().all())

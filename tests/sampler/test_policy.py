@@ -48,7 +48,7 @@ def assert_same_as_autograd(policy: Policy, parts: list[Tensor]) -> None:
     for part in parts:
         policy.run(part, activations)
     policy.zero_grad()
-    outputs = policy.recalled(activations, 0, len(inputs))
+    outputs = policy.recalled(activations)
     (outputs.sin() * factor).sum().backward()
     assert torch.allclose(outputs, expected, atol=1e-6, rtol=1e-5)
     for got, want in zip(gradients(policy), wanted, strict=True):
@@ -74,13 +74,17 @@ def test_gradients_reach_layers_of_any_depth() -> None:
         assert_same_as_autograd(Policy(N_INPUTS, N_ACTIONS, hidden), [random_inputs(9)])
 
 
-def test_recalling_a_part_of_the_rows() -> None:
+def test_rows_that_were_cut_are_forgotten() -> None:
     policy = make()
     inputs = random_inputs(20)
     activations = Activations(policy.widths, torch.device("cpu"))
     policy.run(inputs, activations)
-    assert torch.allclose(policy.recalled(activations, 4, 9), policy(inputs[4:9]), atol=1e-6)
-    assert len(policy.recalled(activations, 4, 4)) == 0
+    activations.cut(9)
+    policy.run(inputs[15:], activations)
+    expected = policy(torch.cat([inputs[:9], inputs[15:]]))
+    assert torch.allclose(policy.recalled(activations), expected, atol=1e-6)
+    activations.cut(0)
+    assert len(policy.recalled(activations)) == 0
 
 
 def test_growing_buffers_keeps_what_is_in_them_and_clearing_reuses_them() -> None:
@@ -89,12 +93,12 @@ def test_growing_buffers_keeps_what_is_in_them_and_clearing_reuses_them() -> Non
     for i in range(30):
         policy.run(random_inputs(100, seed=i), activations)
     everything = torch.cat([random_inputs(100, seed=i) for i in range(30)])
-    assert torch.allclose(policy.recalled(activations, 0, 3000), policy(everything), atol=1e-6)
+    assert torch.allclose(policy.recalled(activations), policy(everything), atol=1e-6)
     activations.clear()
     assert activations.n == 0
     policy.run(random_inputs(3, seed=99), activations)
     expected = policy(random_inputs(3, seed=99))
-    assert torch.allclose(policy.recalled(activations, 0, 3), expected, atol=1e-6)
+    assert torch.allclose(policy.recalled(activations), expected, atol=1e-6)
 
 
 def test_outputs_do_not_overlap() -> None:
