@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (threads and path are set before the libraries read them)
 """What the sampler reaches, beside torchgfn and gfnx in one run; the table is docs/sampler.md's.
 
     .venv/bin/python benchmarks/sampler.py                  # everything, about half an hour

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
@@ -57,14 +57,15 @@ def find_class(kind: str, registry: Mapping[str, str]) -> type[Any]:
         raise ValueError(f'unknown kind `{kind}`{hint} (your own: "module:Class")')
     module = _import(module_name, target)
     found = getattr(module, class_name, None)
-    if not (inspect.isclass(found) or (kind in registry and inspect.isfunction(found))):
+    chooses_class = kind in registry and inspect.isfunction(found)
+    if not (inspect.isclass(found) or chooses_class):
         classes = [n for n, c in inspect.getmembers(module, inspect.isclass)]
         where = getattr(module, "__file__", module_name)
         raise ValueError(
             f"`{module_name}` ({where}) has no class `{class_name}`"
             + did_you_mean(class_name, classes)
         )
-    return found
+    return cast("type[Any]", found)  # called alike, a function too
 
 
 def _import(module_name: str, target: str) -> ModuleType:

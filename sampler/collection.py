@@ -26,6 +26,7 @@ from sampler.rollout import (
     roll_back,
     roll_out,
 )
+from sampler.tabulated import Table, roll_out_tabulated
 
 Acceptance = Literal["greedy", "stochastic"]
 _N_GROUPS = 8
@@ -101,6 +102,7 @@ class Collector:
         self.environment, self.policy, self.generator = environment, policy, generator
         self.replay, self.local_search, self.beta_range = replay, local_search, beta_range
         self.activations = Activations(policy.widths, generator.device)
+        self.table: Table | None = None
 
     @torch.no_grad()
     def collect(
@@ -120,17 +122,7 @@ class Collector:
         conditions, groups = self._conditions(sources.n)
         parts = []
         if n_drawn > 0:
-            outputs = self._remembered(conditions)
-            parts.append(
-                roll_out(
-                    self.environment,
-                    outputs,
-                    n_drawn,
-                    self.generator,
-                    behaviour,
-                    can_merge=self.merges_states and conditions is None,
-                )
-            )
+            parts.append(self._drawn(n_drawn, conditions, behaviour))
         offset = n_drawn
         for states in self._known_ends(sources, n_replayed):
             told = None if conditions is None else conditions[offset : offset + len(states)]
@@ -143,6 +135,26 @@ class Collector:
         if self.local_search is None or n_drawn == 0:
             return batch, rewards
         return self._with_local_search(batch, rewards, behaviour, log_reward, n_drawn)
+
+    def _drawn(self, n: int, conditions: Tensor | None, behaviour: Behaviour) -> Trajectories:
+        """Draw trajectories from the policy, whose answers stay in `activations`."""
+        if self.table is not None and conditions is None:
+            return roll_out_tabulated(
+                self.table,
+                lambda inputs: self.policy.run(inputs, self.activations),
+                n,
+                self.generator,
+                behaviour,
+                can_merge=self.merges_states,
+            )
+        return roll_out(
+            self.environment,
+            self._remembered(conditions),
+            n,
+            self.generator,
+            behaviour,
+            can_merge=self.merges_states and conditions is None,
+        )
 
     def _known_ends(self, sources: Sources, n_replayed: int) -> list[Tensor]:
         """Terminal states whose trajectories are drawn backward."""

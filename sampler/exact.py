@@ -78,6 +78,15 @@ def exact_log_z(
     return float(_all_rewards(environment, log_reward, max_states)[1].logsumexp(dim=0))
 
 
+def reachable(environment: Environment, max_states: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All states `(m, w)`, the initial one first, and all edges: parents, actions, children `(e,)`.
+
+    Parents and children are numbers of states. Errors as for `terminal_distribution`.
+    """
+    graph = _graph(environment, max_states)
+    return graph.states, graph.parents, graph.actions, graph.children
+
+
 def lookup(states: Tensor, known: Tensor, values: Tensor) -> Tensor:
     """The entry of `values` `(m,)` at the row of `known` `(m, w)` equal to each of `states`.
 

@@ -32,6 +32,7 @@ from sampler.replay import make_replay
 from sampler.restricted_sampling import sample_restricted
 from sampler.rollout import Behaviour, Trajectories, roll_back, roll_out
 from sampler.schedule import EarlyStopping, Schedule, Shape
+from sampler.tabulated import tabulate
 
 _MAX_STATES_ENUMERATED = 50_000
 _LOG_Z_MOMENTUM = 0.05
@@ -60,7 +61,8 @@ class GFlowNet:
     and `log_prob` then take `beta`. `ema`: sample from weights averaged with this decay.
     `patience`, `tolerance`: see `sampler.schedule.EarlyStopping`.
     `merges_states`: ask the network once for trajectories that are in the same state at the same
-    step; the answers are the same to rounding.
+    step; the answers are the same to rounding. `max_states_tabulated`: a discrete space of up to
+    so many states is written down when training begins, for speed alone; 0: never.
     `log_reward_floor`: log rewards below it, -inf (a reward of zero) included, count as it.
     Everything random follows from `seed`, bit for bit on one machine.
     """
@@ -90,12 +92,14 @@ class GFlowNet:
         n_steps: int = 1000,
         batch_size: int = 64,
         merges_states: bool = True,
+        max_states_tabulated: int = 25_000,
         device: str = "auto",
     ) -> None:
         _check_options(hidden, learning_rate, log_z_learning_rate, exploration)
         _check_more_options(temperature, ema, beta_range, sub_trajectory_decay)
         self.device = _device(device)
-        self.environment = environment.to(self.device)
+        is_home = environment.initial_states(0).device == self.device
+        self.environment = environment if is_home else environment.to(self.device)
         self._outside = environment  # callers' states and rewards live where their space does
         self.exploration, self.temperature = exploration, temperature
         self.log_reward_floor = log_reward_floor
@@ -105,6 +109,7 @@ class GFlowNet:
         self._schedule = Schedule(schedule, schedule_steps)
         self._loss: Loss = resolve(loss, LOSSES, "loss")
         self._check_loss(loss)
+        self._max_states_tabulated = max_states_tabulated
         self._decay = sub_trajectory_decay
         self._beta_range = None if beta_range is None else (beta_range[0], beta_range[1])
         self._ema_decay = ema
@@ -191,6 +196,8 @@ class GFlowNet:
             self.early_stopping.reset()
         if self.replay is not None:
             self.replay.rescore(ask)
+        if self._collector.table is None and self._beta_range is None:
+            self._collector.table = tabulate(self.environment, self._max_states_tabulated)
         examples = examples.to(self.device) if examples is not None else None
         sources = Sources(batch_size, examples, n_examples)
         losses = []

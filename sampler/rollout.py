@@ -188,8 +188,8 @@ class Merger:
     Trajectories part as they go on, so once most rows differ it no longer looks.
     """
 
-    _WORTHWHILE = 0.75
-    _SMALLEST = 48
+    WORTHWHILE = 0.75
+    SMALLEST = 48
 
     def __init__(self, width: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -202,11 +202,11 @@ class Merger:
         None when that would not save work. Rows are told apart by a hash, which is then checked.
         """
         m = len(states)
-        if not self._is_looking or m < self._SMALLEST or states.is_floating_point():
+        if not self._is_looking or m < self.SMALLEST or states.is_floating_point():
             return None
         codes = (states * self._multipliers).sum(dim=1)
         distinct, which = torch.unique(codes, return_inverse=True)
-        if len(distinct) > self._WORTHWHILE * m:
+        if len(distinct) > self.WORTHWHILE * m:
             self._is_looking = False
             return None
         one = torch.empty_like(distinct).scatter_(0, which, torch.arange(m, device=which.device))

@@ -206,6 +206,22 @@ def test_a_rounds_sampler_goes_on_from_the_last(tmp_path: Path) -> None:
         assert torch.load(path, weights_only=True)["n_steps_trained"] == 3 * number
 
 
+def test_a_sampler_that_cannot_be_read_stops_before_anything_is_spent(tmp_path: Path) -> None:
+    with Campaign.from_config(menu_config(), tmp_path / "run") as campaign:
+        campaign.step()
+        campaign.step()
+        spend = campaign.ledger.spend()
+        path = tmp_path / "run" / "rounds" / "001" / "sampler.pt"
+        torch.save({"format": 1}, path)
+        with pytest.raises(CampaignStoppedError, match=r"sampler\.pt.*format 1.*delete this file"):
+            campaign.step()
+        assert campaign.ledger.spend() == spend
+        path.unlink()
+        campaign.step()
+    anew = torch.load(tmp_path / "run" / "rounds" / "002" / "sampler.pt", weights_only=True)
+    assert anew["n_steps_trained"] == 3
+
+
 def test_a_ladder_of_one_oracle(tmp_path: Path) -> None:
     config = branin_config(
         oracles=[{"kind": "branin", "fidelity": "only", "cost": 1}],

@@ -101,6 +101,14 @@ def test_an_installed_class_is_found_by_its_path() -> None:
     assert find_class("menu", {"menu": "tests.fakes:Menu"}) is Menu
 
 
+def test_a_kind_of_ours_may_be_a_function_that_chooses_the_class() -> None:
+    found = find_class("cube", {"cube": "sampler.environments.hypercube:Hypercube"})
+    options = {"n_dims": 1, "bounds": [[0, 1]], "n_levels": 3}
+    checked, problems = check_options(found, options, "space")
+    assert problems == []
+    assert construct(found, checked).n_levels == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
