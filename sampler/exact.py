@@ -180,11 +180,33 @@ def _walked_within(environment: Environment, max_states: int) -> _Graph | int:
         if len(parents) == 0:
             return _without_repeats(environment, levels, edges)
         offset = n_met - len(level)
-        level, index = unique_rows(environment.step(level[parents], actions))
+        children = _children(environment, level, parents, actions, max_states - n_met)
+        if children is None:
+            return max_states
+        level, index = unique_rows(children)
         edges.append(torch.stack([parents + offset, actions, index + n_met]))
         levels.append(level)
         n_met += len(level)
     return max_states
+
+
+def _children(
+    environment: Environment, level: Tensor, parents: Tensor, actions: Tensor, room: int
+) -> Tensor | None:
+    """Children of all edges `(e, w)`; None as soon as more than `room` of them are distinct.
+
+    A level of a large space may have millions of edges: most of them need not be looked at.
+    """
+    if len(parents) <= max(room, _CHUNK):
+        return environment.step(level[parents], actions)
+    parts: list[Tensor] = []
+    distinct = level[:0]
+    for some, chosen in zip(parents.split(_CHUNK), actions.split(_CHUNK), strict=True):
+        parts.append(environment.step(level[some], chosen))
+        distinct, _ = unique_rows(torch.cat([distinct, parts[-1]]))
+        if len(distinct) > room:
+            return None
+    return torch.cat(parts)
 
 
 def _without_repeats(environment: Environment, levels: list[Tensor], edges: list[Tensor]) -> _Graph:

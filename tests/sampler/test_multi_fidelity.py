@@ -124,7 +124,7 @@ def test_a_tree_stays_one_unless_the_fidelity_may_come_at_any_step() -> None:
         ),
         ({"contains": "BB"}, {("BB", f) for f in ("low", "middle", "high")}),
     ],
-    ids=str,
+    ids=["fidelity", "both", "base"],
 )
 def test_a_restriction_leaves_exactly_what_it_names(
     step: str, where: dict[str, Any], expected: set[tuple[str, str]]
