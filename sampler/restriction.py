@@ -24,6 +24,7 @@ class Restricted(Environment):
     ) -> None:
         self.base = base
         self.can_satisfy = can_satisfy
+        self.wish = wish
         for name in ("n_actions", "n_policy_inputs", "n_features", "max_steps", "is_tree"):
             setattr(self, name, getattr(base, name))
         if not bool(can_satisfy(base.initial_states(1)).all()):
@@ -70,16 +71,23 @@ class Restricted(Environment):
         return self.base.keys(states)
 
     def from_keys(self, keys: Any) -> Tensor:
-        """As the base."""
-        return self.base.from_keys(keys)
+        """As the base. ValueError names a key that does not satisfy the wish."""
+        return self._checked(self.base.from_keys(keys))
 
     def decode(self, states: Tensor) -> list[Any]:
         """As the base."""
         return self.base.decode(states)
 
     def encode(self, candidates: Any) -> Tensor:
-        """As the base."""
-        return self.base.encode(candidates)
+        """As the base. ValueError names a candidate that does not satisfy the wish."""
+        return self._checked(self.base.encode(candidates))
+
+    def _checked(self, states: Tensor) -> Tensor:
+        is_outside = ~self.can_satisfy(states)
+        if bool(is_outside.any()):
+            key = self.base.keys(states[is_outside][:1])[0]
+            raise ValueError(f"{key!r} does not satisfy {self.wish}")
+        return states
 
     def families(self, states: Tensor) -> list[str]:
         """As the base."""
