@@ -157,8 +157,15 @@ def tetris_boards(seeds: range) -> Result:
 
     found = []
     for seed in seeds:
-        net = GFlowNet(space, seed=seed, learning_rate=3e-3, exploration=0.1)
-        net.train(log_reward, 1500, 32)
+        net = GFlowNet(
+            space,
+            seed=seed,
+            learning_rate=3e-3,
+            exploration=0.3,
+            schedule="cosine",
+            schedule_steps=3000,
+        )
+        net.train(log_reward, 3000, 64)
         found.append(len(known & set(space.keys(net.sample(20_000)))))
     return {"full_boards": len(known), "found": found}
 

@@ -201,8 +201,9 @@ def _children(
         return environment.step(level[parents], actions)
     parts: list[Tensor] = []
     distinct = level[:0]
-    for some, chosen in zip(parents.split(_CHUNK), actions.split(_CHUNK), strict=True):
-        parts.append(environment.step(level[some], chosen))
+    for start in range(0, len(parents), _CHUNK):
+        edges = slice(start, start + _CHUNK)
+        parts.append(environment.step(level[parents[edges]], actions[edges]))
         distinct, _ = unique_rows(torch.cat([distinct, parts[-1]]))
         if len(distinct) > room:
             return None

@@ -29,7 +29,7 @@ from sampler.losses import Balance, Loss
 from sampler.policy import Activations, Policy, masked_log_softmax
 from sampler.registry import resolve
 from sampler.replay import make_replay
-from sampler.restricted_sampling import sample_restricted
+from sampler.restricted_sampling import n_at_once, sample_restricted
 from sampler.rollout import Behaviour, Trajectories, roll_back, roll_out
 from sampler.schedule import EarlyStopping, Schedule, Shape
 from sampler.tabulated import tabulate
@@ -58,7 +58,8 @@ class GFlowNet:
     `temperature`, which divides the logits; `replay`, options of `sampler.replay.Replay`;
     `local_search`, options of `sampler.collection.LocalSearch`.
     `beta_range`: train one model for all rewards R^β with β in this range (log-uniform); `sample`
-    and `log_prob` then take `beta`. `ema`: sample from weights averaged with this decay.
+    and `log_prob` then take `beta` (1 if left out, which the range should hold then).
+    `ema`: sample from weights averaged with this decay.
     `patience`, `tolerance`: see `sampler.schedule.EarlyStopping`.
     `merges_states`: ask the network once for trajectories that are in the same state at the same
     step; the answers are the same to rounding. `max_states_tabulated`: a discrete space of up to
@@ -190,9 +191,16 @@ class GFlowNet:
         n_steps = self.n_steps if n_steps is None else n_steps
         batch_size = self.batch_size if batch_size is None else batch_size
         n_examples = _n_examples(batch_size, examples, example_fraction)
+        if self._loss.needs == "nothing" and batch_size < 2:
+            raise ValueError(
+                "log_partition_variance: expected a batch_size of 2 or more, got "
+                f"{batch_size}: one trajectory has no variance"
+            )
+        _check_examples(self._outside, examples)
         ask = checked(self._outside, log_reward, self.log_reward_floor)
         if seed is not None:
             self._generator.manual_seed(seed)
+        if seed is not None or self.early_stopping.has_stopped:
             self.early_stopping.reset()
         if self.replay is not None:
             self.replay.rescore(ask)
@@ -225,8 +233,8 @@ class GFlowNet:
         With a `seed` the answer depends on the weights and it alone; without, the sampler's own
         stream moves on. `where` restricts the space, see the environment's `restricted`: up to
         `n_tries` times as many trajectories are drawn under its masks, and n of them kept such that
-        they follow the trained distribution inside the restriction (UserWarning where these were
-        too few). `beta`: the exponent of the reward, with `beta_range`.
+        they approach the trained distribution inside the restriction (UserWarning where these
+        were too few). `beta`: the exponent of the reward, with `beta_range`.
         """
         generator = self._generator
         if seed is not None:
@@ -239,16 +247,17 @@ class GFlowNet:
         behaviour = Behaviour(policy.forward_logits, policy.amount_outputs)
         if where:
             restricted = self.environment.restricted(where)
-            conditions = self._conditions(beta, n * min(n_tries, 8))
+            conditions = self._conditions(beta, n_at_once(n, n_tries))
             outputs = forward_outputs(self.environment, policy, conditions)
             found = sample_restricted(
                 self.environment, restricted, outputs, n, n_tries, generator, behaviour
             )
             return found.to(self._home)
         conditions = self._conditions(beta, n)
+        can_merge = self._collector.merges_states and conditions is None
         outputs = forward_outputs(self.environment, policy, conditions)
         return roll_out(
-            self.environment, outputs, n, generator, behaviour, can_merge=conditions is None
+            self.environment, outputs, n, generator, behaviour, can_merge=can_merge
         ).terminal_states.to(self._home)
 
     @torch.no_grad()
@@ -258,8 +267,9 @@ class GFlowNet:
         """Log-probability (density) of sampling each terminal state, `(n,)` float64.
 
         Exact where one trajectory leads to each state (a tree), and by enumeration in a discrete
-        space of at most 50 000 states. Elsewhere an estimate from `n_samples` backward trajectories
-        τ, log mean P_F(τ) / P_B(τ | x), which is too low on average and exact in the limit;
+        space of at most 50 000 states without `beta_range`. Elsewhere an estimate from `n_samples`
+        backward trajectories τ, log mean P_F(τ) / P_B(τ | x), which is too low on average and exact
+        in the limit;
         `sampler.evaluation.estimated_log_prob` gives its standard error.
         """
         states = states.to(self.device)
@@ -367,22 +377,25 @@ class GFlowNet:
             self._collector.activations.cut(batch.n_asked)
             balance = self._balance(batch, rewards)
         loss = self._loss(balance)
-        if self._loss.needs == "nothing":
-            loss = loss + self._follow_log_z(balance)
+        if self._loss.needs == "nothing" and self._beta_range is not None:
+            loss = loss + self._log_z_loss(balance)
         value = loss.item()
         if not math.isfinite(value):
             raise RuntimeError(
                 f"the loss is {value} at training step {self.n_steps_trained}: expected a finite "
                 "number; the weights are as before this step, take a lower learning_rate"
             )
-        for parameter in self.policy.parameters():  # zero_grad does the same, a tenth as fast
-            parameter.grad = None
+        for group in self._optimizer.param_groups:  # zero_grad does the same, a tenth as fast
+            for parameter in group["params"]:
+                parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._schedule.between(
                 rate, _LAST_LEARNING_RATE * rate, self.n_steps_trained
             )
         self._optimizer.step()
+        if self._loss.needs == "nothing" and self._beta_range is None:
+            self._follow_log_z(balance)
         self.n_steps_trained += 1
         self._move_average()
         return value
@@ -398,14 +411,16 @@ class GFlowNet:
             self._decay,
         )
 
-    def _follow_log_z(self, balance: Balance) -> Tensor | float:
+    @torch.no_grad()
+    def _follow_log_z(self, balance: Balance) -> None:
         """Let log Z, which the loss does not need, follow the estimates that the batch gives."""
+        estimates = balance.log_reward - balance.log_ratio()
+        self.policy.log_z.lerp_(estimates.mean().float(), _LOG_Z_MOMENTUM)
+
+    def _log_z_loss(self, balance: Balance) -> Tensor:
+        """The same where log Z is a function of the condition: regression on the estimates."""
         estimates = balance.log_reward - balance.log_ratio().detach()
-        if self._beta_range is not None:
-            return (balance.log_z - estimates).square().mean()
-        with torch.no_grad():
-            self.policy.log_z.lerp_(estimates.mean().float(), _LOG_Z_MOMENTUM)
-        return 0.0
+        return (balance.log_z - estimates).square().mean()
 
     def _move_average(self) -> None:
         if self._average is None or self._ema_decay is None:
@@ -534,6 +549,18 @@ def _check_more_options(
         raise ValueError(f"beta_range: expected 0 < low < high, got {beta_range}")
     if sub_trajectory_decay <= 0:
         raise ValueError(f"sub_trajectory_decay: expected above 0, got {sub_trajectory_decay}")
+
+
+def _check_examples(environment: Environment, examples: Tensor | None) -> None:
+    """ValueError names the first of the examples that is not a finished candidate."""
+    if examples is None or len(examples) == 0:
+        return
+    is_open = ~environment.is_terminal(examples)
+    if bool(is_open.any()):
+        raise ValueError(
+            "examples: expected terminal states, such as encode gives, got "
+            f"{examples[is_open][0].tolist()}, which is not finished"
+        )
 
 
 def _n_examples(batch_size: int, examples: Tensor | None, fraction: float) -> int:

@@ -116,7 +116,6 @@ class Policy(nn.Module):
             inputs = leaky_relu_(linear(inputs, layer.weight, layer.bias), _SLOPE)
         return linear(inputs, last.weight, last.bias)
 
-    @torch.no_grad()
     def run(self, inputs: Tensor, activations: Activations) -> Tensor:
         """The same, leaving every layer in `activations`; the outputs are a view of them."""
         layers = [inputs]
@@ -129,9 +128,19 @@ class Policy(nn.Module):
 
     def _detached(self) -> list[tuple[Tensor, Tensor]]:
         """Weights and biases of the layers: modules are slow to ask."""
-        if self._views is None or self._views[0][0].device != self.log_z.device:
+        if self._views is None:
             self._views = [(m.weight.detach(), m.bias.detach()) for m in self._linears()]
         return self._views
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles get weights of their own, and views of these."""
+        return {**self.__dict__, "_views": None}
+
+    def _apply(self, *arguments: Any, **options: Any) -> Policy:
+        """Weights that move to another device leave the views of them behind."""
+        self._views = None
+        moved: Policy = super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        return moved
 
     def _linears(self) -> list[nn.Linear]:
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]

@@ -20,6 +20,7 @@ from sampler.rollout import Behaviour, Outputs, Trajectories, heads_of, roll_out
 
 _WAVE = 8
 _ENOUGH = 6.0
+_SMALLEST_WAVE = 256
 
 
 def sample_restricted(
@@ -33,7 +34,7 @@ def sample_restricted(
 ) -> Tensor:
     """Draw n terminal states `(n, w)` of `restricted`, chosen by their weights.
 
-    Trajectories are drawn, `_WAVE` times n at once, until their effective sample size (Kong 1992)
+    Trajectories are drawn, `n_at_once` each time, until their effective sample size (Kong 1992)
     is `_ENOUGH` times n, or until there are n · `n_tries`: a restriction that the trained sampler
     finds improbable needs more. UserWarning where that was too few. They are chosen without
     replacement by Gumbel top-k (Kool et al. 2019, arXiv 1903.06059): the first is distributed as by
@@ -43,11 +44,11 @@ def sample_restricted(
         raise ValueError(f"n_tries: expected at least 1, got {n_tries}")
     states, weights = environment.initial_states(0), torch.zeros(0, dtype=torch.float64)
     weights = weights.to(generator.device)
-    n_left, enough = n_tries, False
+    n_left, enough = max(n * n_tries, n_at_once(n, n_tries)), n == 0
     while n_left > 0 and not enough:
-        n_now = min(_WAVE, n_left)
+        n_now = min(n_at_once(n, n_tries), n_left)
         n_left -= n_now
-        drawn, own = _wave(environment, restricted, outputs, n * n_now, generator, behaviour)
+        drawn, own = _wave(environment, restricted, outputs, n_now, generator, behaviour)
         states = torch.cat([states.to(drawn), drawn])
         weights = torch.cat([weights, own])
         enough = effective_size(weights) >= _ENOUGH * n
@@ -60,6 +61,11 @@ def sample_restricted(
         )
     noise = torch.empty_like(weights).exponential_(generator=generator).log_()
     return states[(weights - noise).topk(n).indices]
+
+
+def n_at_once(n: int, n_tries: int) -> int:
+    """Trajectories of a wave: few would often miss the heavy ones, and seem to be enough."""
+    return n if n_tries == 1 else max(n * min(_WAVE, n_tries), _SMALLEST_WAVE)
 
 
 def effective_size(log_weights: Tensor) -> float:

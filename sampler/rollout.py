@@ -135,7 +135,7 @@ def _steps(
     """
     n_steps = 0
     while len(rows) > 0 or n_steps == 0:
-        _check_length(environment, n_steps, states)
+        check_length(environment.max_steps, n_steps, states)
         n_steps += 1
         groups = merger.groups(states) if merger is not None else None
         if groups is None:
@@ -232,7 +232,7 @@ def roll_back(
     noise = Noise(environment.n_actions, generator, behaviour.exploration)
     steps: list[tuple[Tensor, ...]] = []
     while (len(rows) > 0 and len(steps) != n_steps) or not steps:
-        _check_length(environment, len(steps), states)
+        check_length(environment.max_steps, len(steps), states)
         mask = environment.backward_mask(states)
         answer = mask.float() if outputs is None else outputs(states, rows)
         actions = choose(answer, mask, noise, behaviour)
@@ -406,9 +406,10 @@ def _columns(steps: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.cat(column) for column in zip(*steps, strict=True)]
 
 
-def _check_length(environment: Environment, n_steps: int, states: Tensor) -> None:
-    if n_steps >= environment.max_steps and len(states) > 0:
+def check_length(max_steps: int, n_steps: int, states: Tensor) -> None:
+    """RuntimeError, naming a state, when trajectories go on after `max_steps` steps."""
+    if n_steps >= max_steps and len(states) > 0:
         raise RuntimeError(
-            f"a trajectory is longer than max_steps = {environment.max_steps}, "
+            f"a trajectory is longer than max_steps = {max_steps}, "
             f"in the state {states[0].tolist()}"
         )

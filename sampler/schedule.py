@@ -66,6 +66,11 @@ class EarlyStopping:
             self.best, self.n_since = self.smoothed, 0
         else:
             self.n_since += 1
+        return self.has_stopped
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the last loss was one too many: training again begins anew."""
         return self.patience is not None and self.n_since >= self.patience
 
     def reset(self) -> None:

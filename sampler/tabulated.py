@@ -21,9 +21,17 @@ from torch import Tensor
 
 from sampler.environment import Environment
 from sampler.exact import TooManyStatesError, reachable
-from sampler.rollout import Behaviour, Merger, Noise, Trajectories, check_choices
+from sampler.rollout import (
+    Behaviour,
+    Merger,
+    Noise,
+    Trajectories,
+    check_choices,
+    check_length,
+)
 
 _MAX_NUMBERS = 8_000_000
+_NEVER = np.float32(-np.inf)
 Whole = NDArray[np.int64]
 
 
@@ -35,8 +43,9 @@ class Table:
     masks: Tensor  # (m, a)
     inputs: Tensor  # (m, p)
     children: Whole  # (m · a,): the state that each allowed action leads to
-    penalties: NDArray[np.float32]  # (m, a): 0 where an action is allowed, else -inf
+    allowed: NDArray[np.bool_]  # (m, a): the masks again
     is_terminal: NDArray[np.bool_]  # (m,)
+    max_steps: int
 
 
 def tabulate(environment: Environment, max_states: int) -> Table | None:
@@ -59,8 +68,9 @@ def tabulate(environment: Environment, max_states: int) -> Table | None:
         masks,
         environment.policy_inputs(states),
         next_state.numpy(),
-        torch.where(masks, 0.0, -torch.inf).numpy(),
+        masks.numpy(),
         environment.is_terminal(states).numpy(),
+        environment.max_steps,
     )
 
 
@@ -90,11 +100,17 @@ def roll_out_tabulated(
             distinct, which = (ids, None) if groups is None else groups
             answer = outputs(table.inputs.index_select(0, torch.from_numpy(distinct)))
             scores = _scores(answer, which, noise, len(ids), behaviour)
-            scores += table.penalties.take(ids, axis=0)
-            actions = scores.argmax(axis=1)
+            allowed = table.allowed.take(ids, axis=0)
+            actions = np.where(allowed, scores, _NEVER).argmax(axis=1)
             children = table.children.take(ids * n_actions + actions)
             is_done = table.is_terminal.take(children)
             steps.append((rows, ids, actions, children))
+            if len(steps) > table.max_steps:  # something was not allowed, or the bound is wrong
+                every = [
+                    torch.from_numpy(np.concatenate(column)) for column in zip(*steps, strict=True)
+                ]
+                check_choices(table.states[every[1]], table.masks[every[1]], every[2])
+                check_length(table.max_steps, len(steps), table.states[ids])
             asked.append((np.arange(len(ids)) if which is None else which) + n_asked)
             n_asked += len(distinct)
             if is_done.any():

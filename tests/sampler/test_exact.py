@@ -99,7 +99,9 @@ def test_the_distribution_is_the_sum_over_all_paths(space: Environment, seed: in
     assert float(probabilities.sum()) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("space", [HyperGrid(3, 4), Stairs(9), Subset(5, (1, 3))], ids=["grid", "stairs", "subset"])
+@pytest.mark.parametrize(
+    "space", [HyperGrid(3, 4), Stairs(9), Subset(5, (1, 3))], ids=["grid", "stairs", "subset"]
+)
 def test_the_network_sees_each_state_once(
     space: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

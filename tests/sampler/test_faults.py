@@ -1,5 +1,7 @@
 """What goes wrong outside the engine is named: rewards, spaces, devices."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -156,3 +158,37 @@ def test_training_and_sampling_on_cuda(kind: str, options: dict) -> None:
     assert drawn.device.type == "cuda"
     assert net.log_prob(drawn).device.type == "cuda"
     assert len(space.keys(drawn.cpu())) == 5
+
+
+def test_a_diverging_small_space_ends_in_an_error_not_in_a_loop() -> None:
+    net = GFlowNet(GRID, hidden=(8,), learning_rate=1e20)
+    with pytest.raises(RuntimeError, match="loss is"):
+        net.train(lambda states: GRID.features(states).sum(dim=1), 20, 16)
+
+
+def test_one_trajectory_has_no_variance() -> None:
+    net = GFlowNet(GRID, "log_partition_variance", hidden=(8,))
+    with pytest.raises(ValueError, match="batch_size of 2 or more"):
+        net.train(lambda states: GRID.features(states).sum(dim=1), 1, 1)
+
+
+def test_an_example_that_is_not_finished_is_refused() -> None:
+    with pytest.raises(ValueError, match="which is not finished"):
+        GFlowNet(GRID, hidden=(8,)).train(
+            lambda states: GRID.features(states).sum(dim=1),
+            1,
+            8,
+            examples=GRID.initial_states(1),
+            example_fraction=0.5,
+        )
+
+
+def test_a_copy_trains_on_its_own() -> None:
+    net = GFlowNet(GRID, hidden=(8,))
+
+    def reward(states: Tensor) -> Tensor:
+        return 3 * GRID.features(states).sum(dim=1)
+
+    net.train(reward, 2, 8)
+    twin = copy.deepcopy(net)
+    assert twin.train(reward, 20, 8) == net.train(reward, 20, 8)
