@@ -320,7 +320,13 @@ def check_choices(states: Tensor, masks: Tensor, actions: Tensor) -> None:
     is_allowed = masks.gather(1, actions[:, None])[:, 0]
     if not bool(is_allowed.all()):
         row = int((~is_allowed).nonzero()[0])
-        raise RuntimeError(f"dead end: the state {states[row].tolist()} allows no action")
+        state = states[row].tolist()
+        if bool(masks[row].any()):
+            raise RuntimeError(
+                f"the policy's logits are not finite in the state {state}: training diverged, "
+                "take a lower learning_rate"
+            )
+        raise RuntimeError(f"dead end: the state {state} allows no action")
 
 
 def _drawn_amounts(

@@ -160,9 +160,10 @@ def test_training_and_sampling_on_cuda(kind: str, options: dict) -> None:
     assert len(space.keys(drawn.cpu())) == 5
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_diverging_small_space_ends_in_an_error_not_in_a_loop() -> None:
     net = GFlowNet(GRID, hidden=(8,), learning_rate=1e20)
-    with pytest.raises(RuntimeError, match="loss is"):
+    with pytest.raises(RuntimeError, match="diverged|loss is"):
         net.train(lambda states: GRID.features(states).sum(dim=1), 20, 16)
 
 
