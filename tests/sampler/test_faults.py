@@ -163,7 +163,7 @@ def test_training_and_sampling_on_cuda(kind: str, options: dict) -> None:
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_diverging_small_space_ends_in_an_error_not_in_a_loop() -> None:
     net = GFlowNet(GRID, hidden=(8,), learning_rate=1e20)
-    with pytest.raises(RuntimeError, match="diverged|loss is"):
+    with pytest.raises(RuntimeError, match=r"diverged|loss is"):
         net.train(lambda states: GRID.features(states).sum(dim=1), 20, 16)
 
 
