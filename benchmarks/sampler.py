@@ -163,9 +163,9 @@ def tetris_boards(seeds: range) -> Result:
             learning_rate=3e-3,
             exploration=0.3,
             schedule="cosine",
-            schedule_steps=5000,
+            schedule_steps=3000,
         )
-        net.train(log_reward, 5000, 64)
+        net.train(log_reward, 3000, 64)
         found.append(len(known & set(space.keys(net.sample(20_000)))))
     return {"full_boards": len(known), "found": found}
 
