@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,12 +274,3 @@ def _print_best(directory: Path) -> None:
         console.print("nothing was found at the target fidelity yet")
         return
     console.print(frame_table(table, f"The {len(table)} best different candidates"))
-
-
-def main() -> None:
-    """Run the command line."""
-    app(args=sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()

@@ -82,6 +82,8 @@ def _import(module_name: str, target: str) -> ModuleType:
         ) from None
     # A plug-in is someone else's code: whatever it raises on import is their one line to mend.
     except (Exception, SystemExit) as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # C extensions turn Ctrl-C into an ImportError
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"cannot import `{target}`: {reason}") from None
 

@@ -200,6 +200,19 @@ def test_a_second_process_is_told_who_runs_it_and_ctrl_c_stops_cleanly(tmp_path:
         assert motherlode(*RUN, cwd=tmp_path).returncode == 0
 
 
+def test_ctrl_c_is_an_exit_code_also_while_python_loads_and_goes(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert motherlode("validate", RUN[1], cwd=tmp_path).returncode == 0
+    whole = time.monotonic() - began
+    for share in (0.1, 0.3, 0.5, 0.7, 0.85, 0.9, 0.95):
+        process = start("validate", RUN[1], cwd=tmp_path)
+        time.sleep(share * whole)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode in (130, 0), (share, err)
+        assert "Traceback" not in err
+
+
 def test_every_verb_teaches_with_an_example(tmp_path: Path) -> None:
     for verb in ("run", "resume", "validate", "status", "report", "export", "list", "track"):
         told = motherlode(verb, "--help", cwd=tmp_path)

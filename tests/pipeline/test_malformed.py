@@ -353,7 +353,7 @@ def test_the_real_command_in_the_users_folder(folder: Path) -> None:
     make, expected = CONFIGS["many at once"]
     (folder / "c.yaml").write_text(yaml.safe_dump(make(), sort_keys=False))
     before = snapshot(folder)
-    command = [sys.executable, "-B", "-P", "-m", "flows.cli", "run", "c.yaml"]
+    command = [sys.executable, "-B", "-P", "-m", "flows", "run", "c.yaml"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""

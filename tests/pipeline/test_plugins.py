@@ -253,3 +253,13 @@ def test_a_part_that_lacks_a_method_is_told_so(section: str, contract: str) -> N
 
 class Bare:
     """No part of anything."""
+
+
+def test_ctrl_c_while_a_plug_in_loads_is_no_config_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # C extensions answer an interrupt in their initialisation with an ImportError.
+    (tmp_path / "interrupted.py").write_text("raise ImportError from KeyboardInterrupt()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        find_class("interrupted:Anything", {})

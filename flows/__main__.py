@@ -1,0 +1,26 @@
+"""The `motherlode` command, deaf to no Ctrl-C: also while it loads and while it goes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interrupt at any moment is exit code 130, not a dead process."""
+    try:
+        # Here, not above: loading takes seconds, in which a person may press Ctrl-C.
+        from flows.cli import app
+
+        app(args=sys.argv[1:])
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        # All is written. While Python takes itself down it has no handler any more, and an
+        # interrupt would kill the process with the work done.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()
