@@ -6,7 +6,11 @@ and u = 1 are one point, a wrapped Cauchy distribution, whose density and quanti
 f = (1 - ρ²) / (1 + ρ² - 2ρ cos 2π(u - μ)). With outputs of zero the mixture is flat: the Betas are
 then the Bernstein basis, whose mean is exactly uniform, and the Cauchys stand at equal angles.
 
-Named axes: n rows, c components; outputs `(n, 3c)`: log-weights, then two shape parameters each.
+Only the kinds of component that some row needs are evaluated, and of a network's outputs only the
+part of each row's own head (`head_outputs`): the cost grows with neither.
+
+Named axes: n rows, c components, o outputs of the network; outputs of a head `(n, 3c)`:
+log-weights, then two shape parameters each.
 """
 
 from __future__ import annotations
@@ -26,13 +30,25 @@ _START_RHO = 0.3
 _N_CELLS = 128
 
 
+def head_outputs(outputs: Tensor, columns: Tensor, n: int, rows: Tensor | None = None) -> Tensor:
+    """The n outputs from column `columns` `(m,)` on, of `rows` `(m,)` or of all in order; `(m, n)`.
+
+    What a row's head is made of, out of all that the network says `(r, o)`. Neither this nor its
+    gradient touches the outputs of other heads, but for the zeros that a gradient `(r, o)` holds.
+    """
+    if rows is None:
+        rows = torch.arange(len(outputs), device=outputs.device)
+    starts = rows * outputs.shape[1] + columns
+    places = starts[:, None] + torch.arange(n, device=outputs.device)
+    # On one axis: `index_select` is the gather whose gradient is fast on a CPU.
+    return outputs.reshape(-1).index_select(0, places.reshape(-1)).reshape(-1, n)
+
+
 def log_density(outputs: Tensor, amounts: Tensor, is_circular: Tensor) -> Tensor:
     """Log density of `amounts` `(n,)` under the mixtures, float64 `(n,)`."""
     weights, first, second = _parts(outputs)
     u = amounts.clamp(_MARGIN, 1 - _MARGIN)[:, None]
-    components = torch.where(
-        is_circular[:, None], _log_cauchy(first, second, u), _log_beta(first, second, u)
-    )
+    components = _log_components(first, second, u, is_circular[:, None])
     return (weights.log_softmax(dim=1) + components).logsumexp(dim=1)
 
 
@@ -43,16 +59,16 @@ def draw(outputs: Tensor, is_circular: Tensor, generator: torch.Generator) -> Te
     chosen = (weights - noise).argmax(dim=1, keepdim=True)
     first, second = first.gather(1, chosen), second.gather(1, chosen)
     c = weights.shape[1]
-    alpha, beta = _beta_shapes(first, second, chosen, c)
-    x = torch._standard_gamma(alpha, generator=generator)
-    y = torch._standard_gamma(beta, generator=generator)
-    on_interval = x / (x + y).clamp_min(1e-300)
-    mean, rho = _cauchy_shapes(first, second, chosen, c)
-    turn = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    angle = 2 * torch.atan((1 - rho) / (1 + rho) * torch.tan(math.pi * (turn - 0.5)))
-    on_circle = (mean + angle / (2 * math.pi)).remainder(1.0)
-    u = torch.where(is_circular[:, None], on_circle, on_interval)[:, 0]
-    return u.clamp(_MARGIN, 1 - _MARGIN)
+    is_any, is_all = _kinds(is_circular)
+    if not is_any:
+        u = _drawn_beta(first, second, chosen, c, generator)
+    elif is_all:
+        u = _drawn_cauchy(first, second, chosen, c, generator)
+    else:
+        on_interval = _drawn_beta(first, second, chosen, c, generator)
+        on_circle = _drawn_cauchy(first, second, chosen, c, generator)
+        u = torch.where(is_circular[:, None], on_circle, on_interval)
+    return u[:, 0].clamp(_MARGIN, 1 - _MARGIN)
 
 
 def draw_within(
@@ -96,10 +112,7 @@ def _cells(
     middle = (torch.arange(_N_CELLS, device=low.device) + 0.5) / _N_CELLS
     u = (low[:, None] + width[:, None] * middle).remainder(1.0).clamp(_MARGIN, 1 - _MARGIN)
     weights, first, second = (part[:, None] for part in _parts(outputs))
-    components = _log_beta(first, second, u[:, :, None])
-    if bool(is_circular.any()):
-        circular = _log_cauchy(first, second, u[:, :, None])
-        components = torch.where(is_circular[:, None, None], circular, components)
+    components = _log_components(first, second, u[:, :, None], is_circular[:, None, None])
     log_mass = (weights.log_softmax(dim=-1) + components).logsumexp(dim=-1)
     return log_mass.log_softmax(dim=1), width
 
@@ -124,6 +137,42 @@ def _beta_shapes(first: Tensor, second: Tensor, index: Tensor, c: int) -> tuple[
 def _cauchy_shapes(first: Tensor, second: Tensor, index: Tensor, c: int) -> tuple[Tensor, Tensor]:
     start = math.log(_START_RHO / (1 - _START_RHO))
     return (index + 0.5) / c + first, _LARGEST_RHO * torch.sigmoid(start + second)
+
+
+def _kinds(is_circular: Tensor) -> tuple[bool, bool]:
+    """Whether any row is on a circle, and whether all are."""
+    n = int(is_circular.sum())
+    return n > 0, n == is_circular.numel()
+
+
+def _log_components(first: Tensor, second: Tensor, u: Tensor, is_circular: Tensor) -> Tensor:
+    """Log density of each component, `(…, c)`; `is_circular` has as many axes."""
+    is_any, is_all = _kinds(is_circular)
+    if not is_any:
+        return _log_beta(first, second, u)
+    if is_all:
+        return _log_cauchy(first, second, u)
+    return torch.where(is_circular, _log_cauchy(first, second, u), _log_beta(first, second, u))
+
+
+def _drawn_beta(
+    first: Tensor, second: Tensor, index: Tensor, c: int, generator: torch.Generator
+) -> Tensor:
+    """One draw a row from the Beta of component `index` of c, all `(n, 1)`."""
+    alpha, beta = _beta_shapes(first, second, index, c)
+    x = torch._standard_gamma(alpha, generator=generator)
+    y = torch._standard_gamma(beta, generator=generator)
+    return x / (x + y).clamp_min(1e-300)
+
+
+def _drawn_cauchy(
+    first: Tensor, second: Tensor, index: Tensor, c: int, generator: torch.Generator
+) -> Tensor:
+    """The same from the wrapped Cauchy, by its quantile function."""
+    mean, rho = _cauchy_shapes(first, second, index, c)
+    turn = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    angle = 2 * torch.atan((1 - rho) / (1 + rho) * torch.tan(math.pi * (turn - 0.5)))
+    return (mean + angle / (2 * math.pi)).remainder(1.0)
 
 
 def _log_beta(first: Tensor, second: Tensor, u: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sampler.environment import Environment
+from sampler.rows import unique_rows
 
 ReplayKind = Literal["reward_ranked", "prioritized"]
 _TOP_SHARE = 0.1
@@ -20,9 +22,9 @@ class Replay:
 
     `kind`: "reward_ranked" draws half from the best tenth and half from the rest (Shen et al. 2023,
     arXiv 2305.07170, section 4.1); "prioritized" draws in proportion to R^`exponent`. `fraction`:
-    the share of a training batch that is drawn from here. `min_distance`: a state is kept only if
-    no better one lies within this Euclidean distance of its features, so that one mode does not
-    fill the buffer. Drawn states are trained on along trajectories of the backward policy.
+    the share of a training batch that is drawn from here, see `n_of`. `min_distance`: a state is
+    kept only if no better one lies within this Euclidean distance of its features, so that one mode
+    does not fill the buffer. Drawn states are trained on along trajectories of the backward policy.
     """
 
     def __init__(
@@ -51,6 +53,19 @@ class Replay:
     def __len__(self) -> int:
         return len(self.states)
 
+    def n_of(self, n: int, n_taken: int = 0) -> int:
+        """How many of a batch of n are drawn from here, where `n_taken` are taken by examples.
+
+        The nearest whole number to `fraction` · n, at least one if `fraction` is above zero, and
+        at most one less than what the examples leave: one trajectory comes from the policy, or the
+        buffer would hear of nothing new. So a `fraction` of 1 means all but one, and where there is
+        room for one alone, or nothing was found yet, none comes from here.
+        """
+        if len(self) == 0 or self.fraction == 0:
+            return 0
+        wanted = max(1, math.floor(self.fraction * n + 0.5))
+        return max(0, min(wanted, n - n_taken - 1))
+
     def add(self, states: Tensor, log_reward: Tensor) -> None:
         """Take in terminal states `(m, w)` with their log rewards `(m,)`."""
         if len(self) == self.capacity:
@@ -62,7 +77,7 @@ class Replay:
         log_reward = torch.cat([self.log_reward, log_reward])
         order = log_reward.argsort(descending=True, stable=True)
         states, log_reward = states[order], log_reward[order]
-        keep = self._is_first(states)
+        keep = _is_first(states)
         states, log_reward = states[keep], log_reward[keep]
         if self.min_distance > 0:
             keep = self._spread(states)
@@ -91,22 +106,13 @@ class Replay:
             self.states, self.log_reward = self.states[order], values[order]
 
     def state(self) -> dict[str, Tensor]:
-        """All that `restore` needs."""
-        return {"states": self.states, "log_reward": self.log_reward}
+        """All that `restore` needs, in memory of its own: what is kept is a slice of more."""
+        return {"states": self.states.clone(), "log_reward": self.log_reward.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         device = self.states.device
         self.states, self.log_reward = state["states"].to(device), state["log_reward"].to(device)
-
-    @staticmethod
-    def _is_first(states: Tensor) -> Tensor:
-        """Which rows equal no row before them, `(m,)` bool."""
-        _, index = torch.unique(states, dim=0, return_inverse=True)
-        first = torch.full((len(states),), len(states), device=states.device)
-        places = torch.arange(len(states), device=states.device)
-        first.scatter_reduce_(0, index, places, "amin")
-        return first[index] == places
 
     def _spread(self, states: Tensor) -> Tensor:
         """Which of the states, best first, lie far enough from every better one that is kept."""
@@ -117,6 +123,18 @@ class Replay:
             if bool(is_kept[i]):
                 is_kept[i + 1 :] &= ~is_near[i, i + 1 :]
         return is_kept
+
+
+def _is_first(states: Tensor) -> Tensor:
+    """Which rows equal no row before them, `(m,)` bool."""
+    if states.is_floating_point():  # whose columns `unique_rows` would have to rank one by one
+        distinct, index = torch.unique(states, dim=0, return_inverse=True)
+    else:
+        distinct, index = unique_rows(states)
+    places = torch.arange(len(states), device=states.device)
+    first = places.new_full((len(distinct),), len(states))
+    first.scatter_reduce_(0, index, places, "amin")
+    return first[index] == places
 
 
 def make_replay(environment: Environment, options: Mapping[str, Any] | None) -> Replay | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +10,13 @@ from pymatgen.core.periodic_table import Element
 
 PROPERTIES = ("electronegativity", "radius", "group", "row", "mendeleev_number")
 """Columns of `property_table`, each scaled to about [0, 1]."""
+
+_LAST = 94
+_ALLEN_ELECTRONEGATIVITIES = {"He": 4.16, "Ne": 4.787, "Ar": 3.242}
+"""Where Pauling's scale has none: Allen 1989, doi 10.1021/ja00207a003, table I."""
+
+_COVALENT_RADII = {"At": 1.50, "Fr": 2.60}
+"""Å, where no atomic radius is tabulated: Cordero et al. 2008, doi 10.1039/b801115j, table 2."""
 
 
 def elements_by_electronegativity(symbols: Sequence[str]) -> list[Element]:
@@ -23,10 +28,9 @@ def elements_by_electronegativity(symbols: Sequence[str]) -> list[Element]:
         raise ValueError(f"elements: a symbol is repeated in {list(symbols)}")
     elements = [Element(symbol) for symbol in symbols]
     for element in elements:
-        if math.isnan(_electronegativity(element)) or math.isnan(_radius(element)):
+        if element.Z > _LAST:
             raise ValueError(
-                f"elements: no electronegativity or atomic radius is tabulated for "
-                f"{element.symbol}; leave it out"
+                f"elements: {element.symbol}: elements up to Pu (94) are known, got {element.Z}"
             )
     return sorted(elements, key=lambda element: (_electronegativity(element), element.symbol))
 
@@ -34,21 +38,17 @@ def elements_by_electronegativity(symbols: Sequence[str]) -> list[Element]:
 def oxidation_states(element: Element) -> tuple[int, ...]:
     """Non-zero oxidation states that the ICSD holds in at least 1 % of an element's compounds.
 
-    These rather than textbook ones: Ti 2, 3 and 4 rather than 4 alone, Cl -1 without +7. Zero is
-    left out, for with it every metal and alloy would pass as neutral.
+    These rather than textbook ones: Ti 2, 3 and 4 rather than 4 alone, Cl -1 without +7. The
+    common ones where pymatgen has none from the ICSD, as its `oxi_state_guesses` does. Zero is
+    left out, for with it every metal and alloy would pass as neutral. Empty for He, Ne, Ar, Rn.
     """
-    states = tuple(int(state) for state in element.icsd_oxidation_states if state != 0)
-    if not states:
-        raise ValueError(
-            f"elements: {element.symbol} has no known oxidation state; leave it out or set "
-            "charge_neutral: false"
-        )
-    return states
+    states = element.icsd_oxidation_states or element.common_oxidation_states
+    return tuple(int(state) for state in states if state != 0)
 
 
 def valences(elements: Sequence[Element]) -> NDArray[np.float64]:
     """Highest positive and highest negative valence of each element, 0 for none, `(e, 2)`."""
-    states = [[0, *element.icsd_oxidation_states] for element in elements]
+    states = [[0, *oxidation_states(element)] for element in elements]
     return np.array([[max(row), -min(row)] for row in states], dtype=np.float64)
 
 
@@ -75,11 +75,11 @@ def atomic_volumes(elements: Sequence[Element]) -> NDArray[np.float64]:
 
 
 def _radius(element: Element) -> float:
-    radius = element.atomic_radius
-    return math.nan if radius is None else float(radius)
+    measured = element.atomic_radius or element.atomic_radius_calculated
+    return _COVALENT_RADII[element.symbol] if measured is None else float(measured)
 
 
 def _electronegativity(element: Element) -> float:
-    with warnings.catch_warnings():  # pymatgen warns of noble gases; the caller refuses them
-        warnings.simplefilter("ignore")
-        return float(element.X)
+    if element.symbol in _ALLEN_ELECTRONEGATIVITIES:
+        return _ALLEN_ELECTRONEGATIVITIES[element.symbol]
+    return float(element.X)

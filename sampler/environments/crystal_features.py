@@ -67,7 +67,13 @@ class CrystalFeatures:
         ]
         axes = 0.5 + (lattice[:, 1:3] / lattice[:, :1]).log() / 4
         cosines = 0.5 + lattice[:, 3:].deg2rad().cos()
-        return torch.cat([torch.stack(sizes, dim=1), axes, cosines], dim=1)
+        return _squashed(torch.cat([torch.stack(sizes, dim=1), axes, cosines], dim=1))
+
+
+def _squashed(features: Tensor) -> Tensor:
+    """The same inside [0, 1], and bent to stay within (-0.5, 1.5) outside: cells may be absurd."""
+    inside = features.clamp(0, 1)
+    return inside + (2 * (features - inside)).tanh() / 2
 
 
 def ionic_bonds(fractions: Tensor, electronegativity: Tensor, valences: Tensor) -> Tensor:

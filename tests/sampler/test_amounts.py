@@ -201,6 +201,74 @@ def test_gradient_of_the_density_against_differences() -> None:
     )
 
 
+@pytest.mark.parametrize("is_circular", [False, True], ids=["interval", "circle"])
+def test_one_kind_alone_or_beside_the_other(is_circular: bool) -> None:
+    """The same densities, bit for bit, whatever the other rows are."""
+    n = 20
+    outputs = torch.randn(2 * n, WIDTH, generator=generator())
+    u = torch.rand(2 * n, dtype=torch.float64, generator=generator(1))
+    low, high = u * 0.5, u * 0.5 + 0.5
+    mixed = (torch.arange(2 * n) < n) == is_circular
+    own = torch.full((n,), is_circular)
+    assert torch.equal(
+        amounts.log_density(outputs, u, mixed)[:n], amounts.log_density(outputs[:n], u[:n], own)
+    )
+    assert torch.equal(
+        amounts.log_density_within(outputs, mixed, low, high, u)[:n],
+        amounts.log_density_within(outputs[:n], own, low[:n], high[:n], u[:n]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_circular", "absent"),
+    [(False, ["_cauchy_shapes", "_log_cauchy"]), (True, ["_beta_shapes", "_log_beta"])],
+    ids=["interval", "circle"],
+)
+def test_a_kind_that_no_row_has_costs_nothing(
+    is_circular: bool, absent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in absent:
+        monkeypatch.setattr(amounts, name, lambda *_: pytest.fail("evaluated for no row"))
+    n = 5
+    outputs, circular = random_outputs(0).expand(n, -1), torch.full((n,), is_circular)
+    low, high = torch.full((n,), 0.2).double(), torch.full((n,), 0.6).double()
+    drawn = amounts.draw(outputs, circular, generator())
+    assert amounts.log_density(outputs, drawn, circular).shape == (n,)
+    within = amounts.draw_within(outputs, circular, low, high, generator())
+    assert amounts.log_density_within(outputs, circular, low, high, within).shape == (n,)
+
+
+@KINDS
+def test_no_rows_no_amounts(is_circular: bool) -> None:
+    outputs, circular = torch.zeros(0, WIDTH), torch.full((0,), is_circular)
+    empty = torch.zeros(0, dtype=torch.float64)
+    assert amounts.draw(outputs, circular, generator()).shape == (0,)
+    assert amounts.log_density(outputs, empty, circular).shape == (0,)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(0, 8), st.integers(0, 10_000))
+def test_outputs_of_a_head(n_heads: int, first: int, m: int, seed: int) -> None:
+    """Each row's own head, of all rows in order or of chosen ones, and a gradient to it alone."""
+    outputs = torch.randn(6, first + n_heads * WIDTH, generator=generator(seed))
+    outputs.requires_grad_()
+    rows = torch.randint(6, (m,), generator=generator(seed + 1))
+    heads = torch.randint(n_heads, (m,), generator=generator(seed + 2))
+    picked = amounts.head_outputs(outputs, first + heads * WIDTH, WIDTH, rows)
+    by_hand = outputs[:, first:].unflatten(1, (n_heads, WIDTH))[rows, heads]
+    assert torch.equal(picked, by_hand)
+    weights = torch.randn(m, WIDTH, generator=generator(seed + 3))
+    gradients = [
+        torch.autograd.grad((x * weights).sum(), outputs, retain_graph=True)[0]
+        for x in (picked, by_hand)
+    ]
+    assert torch.allclose(*gradients)
+    columns = first + heads.new_zeros(6)
+    assert torch.equal(
+        amounts.head_outputs(outputs, columns, WIDTH), outputs[:, first : first + WIDTH]
+    )
+
+
 def test_widths_of_ranges() -> None:
     low = torch.tensor([0.2, 0.9, 0.0])
     high = torch.tensor([0.5, 0.1, 1.0])

@@ -121,6 +121,64 @@ def test_training_again_rescores() -> None:
     assert torch.equal(net.replay.log_reward, net.replay.states[:, 0].double())
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0, 1), st.integers(1, 300), st.data())
+def test_its_number_in_a_batch_is_near_its_share(fraction: float, n: int, data) -> None:
+    """Within half of a trajectory, one at least, and one left for the policy whatever is asked."""
+    n_taken = data.draw(st.integers(0, n))
+    replay = filled(3, fraction=fraction)
+    n_replayed, n_free = replay.n_of(n, n_taken), n - n_taken
+    assert 0 <= n_replayed <= max(0, n_free - 1)
+    wanted = fraction * n
+    if 0.5 <= wanted <= n_free - 1.5:
+        assert abs(n_replayed - wanted) <= 0.5
+    assert (n_replayed >= 1) == (fraction > 0 and n_free >= 2)
+    assert replay.n_of(n + 1, n_taken) >= n_replayed
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n", "n_taken", "expected"),
+    [
+        (0.25, 16, 0, 4),
+        (0.25, 2, 0, 1),  # a fraction above zero is never rounded to none
+        (0.25, 10, 0, 3),  # halves are rounded up
+        (0.01, 8, 0, 1),
+        (1.0, 8, 0, 7),  # the policy goes on exploring
+        (1.0, 8, 6, 1),
+        (0.5, 8, 7, 0),  # room for one alone
+        (0.5, 1, 0, 0),
+        (0.5, 8, 8, 0),
+        (0.0, 8, 0, 0),
+    ],
+)
+def test_its_number_in_a_batch(fraction: float, n: int, n_taken: int, expected: int) -> None:
+    assert filled(3, fraction=fraction).n_of(n, n_taken) == expected
+    assert Replay(LINE, fraction=fraction).n_of(n, n_taken) == 0  # nothing found yet
+
+
+def test_equal_real_states_are_kept_once() -> None:
+    """Of repeats the first of the best stays; states that differ in one number are two."""
+    space = environment("hypercube", n_dims=2, bounds=[[0, 1], [0, 1]])
+    states = GFlowNet(space, hidden=(8,)).sample(4, seed=0)
+    replay = Replay(space)
+    replay.add(states[[0, 1, 0, 2, 1]], scores(1.0, 2.0, 1.0, 3.0, 2.0))
+    replay.add(states[[3, 2]], scores(0.0, 3.0))
+    assert torch.equal(replay.states, states[[2, 1, 0, 3]])
+    assert replay.log_reward.tolist() == [3.0, 2.0, 1.0, 0.0]
+
+
+def test_what_is_saved_has_memory_of_its_own() -> None:
+    """It does not change with the buffer, nor drag along what the buffer is a slice of."""
+    replay = filled(50, capacity=5)
+    saved = replay.state()
+    for tensor in saved.values():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    saved["states"].zero_()
+    saved["log_reward"].zero_()
+    assert places(replay) == [0, 1, 2, 3, 4]
+    assert replay.log_reward.tolist() == [0, -1, -2, -3, -4]
+
+
 def test_saved_and_restored() -> None:
     replay = filled(7)
     other = Replay(LINE)

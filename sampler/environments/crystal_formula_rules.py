@@ -1,0 +1,90 @@
+"""Rules of compositions, and which numbers of atoms in all they lead to.
+
+Named axes: e elements, c numbers of atoms of an element, 1 … most; a, t numbers of atoms in all;
+w classes of site states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FormulaRules:
+    """What makes a composition valid. Counts are of the conventional cell, ranges inclusive."""
+
+    allowed: Tensor
+    """Whether an element may have so many atoms, `(e, c + 1)` bool; column 0: may be absent."""
+    n_elements: tuple[int, int]
+    n_atoms: tuple[int, int]
+    charges: tuple[tuple[int, ...], ...] | None
+    """Non-zero oxidation states of each element, maybe none; None: need not be neutral."""
+    mixed_valence: bool = False
+    """Each atom has its own oxidation state (magnetite: Fe3O4), not one for all of an element."""
+    pure_elements: bool = False
+    """One element alone passes although it is not neutral."""
+
+    def __post_init__(self) -> None:
+        allowed = self.allowed
+        if allowed.dtype != torch.bool or allowed.dim() != 2 or min(allowed.shape) < 1:
+            raise ValueError(
+                "allowed: expected bool, one row an element and one column a number of atoms from "
+                f"0, got {allowed.dtype} of shape {tuple(allowed.shape)}"
+            )
+        for name in ("n_elements", "n_atoms"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise ValueError(f"{name}: expected 1 <= low <= high, got [{low}, {high}]")
+        if self.charges is not None and len(self.charges) != len(allowed):
+            raise ValueError(
+                f"charges: expected the oxidation states of {len(allowed)} elements, got "
+                f"{len(self.charges)}"
+            )
+        if any(0 in states for states in self.charges or ()):
+            raise ValueError(
+                "charges: 0 is not an oxidation state here, for with it every metal would pass as "
+                "neutral; use pure_elements, or charges=None"
+            )
+
+
+def final_atoms(rules: FormulaRules, has_cell: Tensor) -> tuple[Bools, int]:
+    """Whether a composition may end with so many atoms, and the most atoms that occur.
+
+    `has_cell` `(w, t)`: `SiteClasses.ends`. The answer is `(w, a)`, a = 0 … the most, or `(w, 1)`
+    where no number of atoms that occurs is forbidden.
+    """
+    totals = _totals(rules)
+    most = min(rules.n_atoms[1], len(totals) - 1)
+    in_range = np.zeros(len(totals), dtype=bool)
+    in_range[rules.n_atoms[0] : most + 1] = True
+    cells = has_cell.cpu().numpy()
+    if cells.shape[1] == 1:
+        cells = np.repeat(cells, len(totals), axis=1)
+    ends = np.zeros((len(cells), len(totals)), dtype=bool)
+    n_common = min(len(totals), cells.shape[1])
+    ends[:, :n_common] = cells[:, :n_common] & in_range[:n_common]
+    if ends[1:, totals].all():
+        return (np.arange(len(ends)) > 0)[:, None], most
+    return ends[:, : most + 1], most
+
+
+def _totals(rules: FormulaRules) -> Bools:
+    """Numbers of atoms in all that elements in allowed numbers make, `(a,)`, the last possible."""
+    allowed = rules.allowed.cpu().numpy()
+    low, high = rules.n_elements[0], min(rules.n_elements[1], len(allowed))
+    most = high * (allowed.shape[1] - 1)
+    reached = np.zeros((high + 1, most + 1), dtype=bool)
+    reached[0, 0] = True
+    for may in allowed:
+        before, reached = reached, reached & may[0]
+        for n in np.flatnonzero(may[1:]) + 1:
+            reached[1:, n:] |= before[:-1, : most + 1 - n]
+    totals: Bools = np.any(reached[low:], axis=0, keepdims=True)[0]
+    return totals[: np.flatnonzero(totals).max(initial=0) + 1]

@@ -1,0 +1,131 @@
+"""What a crystal's composition has to obey, from options or a restriction to exact masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pymatgen.core.periodic_table import Element
+from torch import Tensor
+
+from sampler.environments.crystal_alternatives import Alternatives, Compositions
+from sampler.environments.crystal_cell import Cell
+from sampler.environments.crystal_elements import oxidation_states
+from sampler.environments.crystal_formula import FormulaRules, Formulas
+from sampler.environments.crystal_site_classes import SiteClasses, site_classes
+from sampler.environments.crystal_sites import WyckoffSites
+from sampler.environments.crystal_symmetry import SpaceGroup
+from sampler.environments.crystal_wyckoff import site_automaton
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which crystals are wanted.
+
+    `groups` `(g,)` bool. `allowed`: alternatives, each `(e, c + 1)` bool: whether an element may
+    have so many atoms, column 0 for none.
+    """
+
+    groups: Tensor
+    allowed: tuple[Tensor, ...]
+    n_elements: tuple[int, int]
+    n_atoms: tuple[int, int]
+    cell: Cell
+
+
+class CrystalRules:
+    """The options of a crystal space that concern composition and space group."""
+
+    def __init__(
+        self,
+        elements: Sequence[Element],
+        groups: Sequence[SpaceGroup],
+        n_elements: tuple[int, int],
+        n_atoms: tuple[int, int],
+        n_atoms_per_element: tuple[int, int],
+        charge_neutral: bool,
+        mixed_valence: bool,
+        pure_elements: bool,
+        is_group_first: bool,
+    ) -> None:
+        self.elements, self.groups = elements, groups
+        self.n_elements = (n_elements[0], min(n_elements[1], len(elements)))
+        # More atoms than the elements may have together are no limit.
+        self.n_atoms = (n_atoms[0], min(n_atoms[1], self.n_elements[1] * n_atoms_per_element[1]))
+        self.n_atoms_per_element = n_atoms_per_element
+        self.most = n_atoms_per_element[1]
+        self.pure_elements = pure_elements
+        self._is_group_first = is_group_first
+        self.mixed_valence = mixed_valence
+        self.charges = _charges(elements, pure_elements) if charge_neutral else None
+        self.automaton = site_automaton(groups, self.most, self.n_elements[1])
+        self._systems = torch.tensor([group.system for group in groups])
+
+    def wyckoff_sites(self) -> WyckoffSites:
+        """The sites that such compositions may take."""
+        return WyckoffSites(self.groups, self.most, self.n_elements[1], self.n_atoms[1])
+
+    def everything(self, cell: Cell) -> Wish:
+        """All crystals whose cells `cell` allows."""
+        low, high = self.n_atoms_per_element
+        allowed = torch.zeros(len(self.elements), high + 1, dtype=torch.bool)
+        allowed[:, 0] = True
+        allowed[:, low:] = True
+        everything = torch.ones(len(self.groups), dtype=torch.bool)
+        return Wish(everything, (allowed,), self.n_elements, self.n_atoms, cell)
+
+    def compositions(self, wish: Wish) -> Compositions:
+        """Masks of the compositions that `wish` leaves; ValueError says why there are none."""
+        classes = self._classes(wish)
+        choices, reasons = [], []
+        for allowed in wish.allowed:
+            rules = FormulaRules(
+                allowed=allowed,
+                n_elements=wish.n_elements,
+                n_atoms=wish.n_atoms,
+                charges=self.charges,
+                mixed_valence=self.mixed_valence,
+                pure_elements=self.pure_elements,
+            )
+            formulas = Formulas(rules, classes)
+            if bool(formulas.possible_groups.any()):
+                choices.append(formulas)
+            else:
+                reasons.append(formulas.why_none())
+        if not choices:
+            raise ValueError(f"no crystal is possible: {reasons[0]}")
+        return choices[0] if len(choices) == 1 else Alternatives(choices)
+
+    def _classes(self, wish: Wish) -> SiteClasses:
+        """States of the sites of the wanted groups that have a cell."""
+        possible = wish.cell.possible_n_atoms(wish.n_atoms[1])[self._systems]  # (g, n_atoms + 1)
+        has_cell = possible[:, wish.n_atoms[0] :].any(dim=1)
+        if not bool((has_cell & wish.groups).any()):
+            raise ValueError(
+                f"no crystal is possible: no wanted space group has a cell of {wish.n_atoms[0]} to "
+                f"{wish.n_atoms[1]} atoms within {wish.cell.ranges()}" + self._why_no_cell(wish)
+            )
+        is_any = bool(possible[has_cell, 1:].all())
+        classes = site_classes(self.automaton, self.n_elements[1], None if is_any else possible)
+        if not self._is_group_first:
+            classes = classes.joined()
+        groups = wish.groups & has_cell
+        return classes if bool(groups.all()) else classes.only(groups)
+
+    def _why_no_cell(self, wish: Wish) -> str:
+        """What stands against a cell in the first lattice system that is wanted."""
+        system = int(self._systems[wish.groups][0])
+        reason = wish.cell.conflict(system) or wish.cell.conflict(system, wish.n_atoms[0])
+        return "" if reason is None else f": {reason}"
+
+
+def _charges(elements: Sequence[Element], pure_elements: bool) -> tuple[tuple[int, ...], ...]:
+    states = tuple(oxidation_states(element) for element in elements)
+    inert = [e.symbol for e, known in zip(elements, states, strict=True) if not known]
+    if inert and not pure_elements:
+        raise ValueError(
+            f"elements: {', '.join(inert)}: no oxidation state is known, so no crystal with it is "
+            "charge_neutral; leave it out, or set pure_elements: true or charge_neutral: false"
+        )
+    return states
