@@ -156,17 +156,17 @@ def validate(config: ConfigPath, assignments: Assignments = None, dir: DirOption
     """
     from pipeline.campaign import check_directory, checked, directory_of
     from pipeline.config import override, read_yaml
+    from pipeline.initial import check_initial
 
+    folder = config.resolve().parent
     with one_line_errors():
-        parts = checked(override(read_yaml(config), assignments or ()), config.resolve().parent)
+        parts = checked(override(read_yaml(config), assignments or ()), folder)
         check_directory(directory_of(parts.config, dir), parts.config)
         console.print(parts.config.as_yaml(), markup=False, soft_wrap=True)
-        console.print(pairs(_most_it_costs(parts)))
+        console.print(pairs(_most_it_costs(parts, check_initial(parts, folder))))
 
 
-def _most_it_costs(parts: Any) -> dict[str, str]:
-    counts = parts.config.initial.n or {}
-    initial = sum(counts.get(rung.fidelity, 0) * rung.cost for rung in parts.ladder)
+def _most_it_costs(parts: Any, initial: float) -> dict[str, str]:
     budget, target = parts.config.budget, parts.ladder[-1]
     left = budget.cost - initial
     return {
@@ -226,6 +226,36 @@ def export(
     with one_line_errors():
         rows = write_table(directory, out)
         console.print(f"{rows} rows in {out}", soft_wrap=True)
+
+
+@app.command()
+def sample(
+    directory: Directory,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many candidates.")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet or FILE.json.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="KEY=VALUE", help="A restriction; may be given several times."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same candidates.")] = 0,
+) -> None:
+    """Draw candidates from a campaign's trained sampler, restricted at will, without retraining.
+
+    Keys of a restriction depend on the space: `motherlode list environments`. Nothing is queried.
+
+    Example: `motherlode sample runs/crystal_formation_energy --n 100 --where elements=[Mg,O]
+    --where lattice_system=cubic --out oxides.csv`
+    """
+    from pipeline.config import override
+    from pipeline.draw import draw
+    from pipeline.export import check_format, write_frame
+
+    with one_line_errors():
+        check_format(out)
+        write_frame(draw(directory, n, override({}, where or ()), seed), out)
+        console.print(f"{n} rows in {out}", soft_wrap=True)
 
 
 @app.command("list")
