@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import progress
+from pipeline.goal import Target
 from pipeline.metrics import best_value
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ class TerminalProgress(progress.Progress):
         line += f" ({failed} failed)" if failed else ""
         console.print(f"{line}  {self._figures()}", soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Leave the line on the screen."""
+        console.print(text, markup=False, soft_wrap=True)
+
     def _show(self, headline: str) -> None:
         self._bar.update(self._task, headline=f"{headline}  {self._figures()}")
 
@@ -103,6 +108,8 @@ class TerminalProgress(progress.Progress):
         best = best_value(campaign.ledger.to_frame(), campaign.target, campaign.goal)
         unit = campaign.config.objective.unit
         shown = "–" if best is None else f"{best:.4g} {unit}".rstrip()
+        if best is not None and isinstance(campaign.goal, Target):
+            shown += f" ({abs(best - campaign.goal.target):.3g} off {campaign.goal.target:g})"
         spent = campaign.ledger.spend()
         return f"spend {spent:g}/{campaign.config.budget.cost:g}  best {shown}  {self._time()}"
 

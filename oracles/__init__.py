@@ -5,8 +5,10 @@ from __future__ import annotations
 from oracles.oracle import Answer, NotRun, Oracle
 
 ORACLES: dict[str, str] = {
+    "band_gap": "oracles.band_gap:BandGap",
     "branin": "oracles.synthetic:Branin",
     "chgnet": "oracles.crystals:CHGNetFormationEnergy",
+    "density": "oracles.density:Density",
 }
 """Kind -> "module:Class". Modules are named, not imported: some of them load heavy libraries."""
 

@@ -17,7 +17,8 @@ import yaml
 from pipeline import metrics
 from pipeline.assemble import Parts, assemble
 from pipeline.config import CampaignConfig, ConfigError, override, parse, read_yaml
-from pipeline.initial import read_known
+from pipeline.goal import Goal
+from pipeline.initial import check_initial
 from pipeline.jobs import Bench, InlineRunner, Runner
 from pipeline.ledger import Ledger, affordable
 from pipeline.progress import Progress
@@ -107,8 +108,8 @@ class Campaign:
         return self.parts.config
 
     @property
-    def goal(self) -> str:
-        """`minimize` or `maximize`."""
+    def goal(self) -> Goal:
+        """`minimize`, `maximize`, or the `Target` to approach."""
         return self.config.objective.goal
 
     @property
@@ -179,7 +180,10 @@ class Campaign:
         return Limits(cost, selection.batch_size, share * cost)
 
     def best(self, k: int = 10) -> pd.DataFrame:
-        """The k best different candidates that were paid for at the target fidelity."""
+        """The k best different candidates that were paid for at the target fidelity.
+
+        Where the goal is a target value, the column `distance` holds |value - target|.
+        """
         return metrics.top_k(self.ledger.to_frame(), self.target, self.goal, k)
 
     def close(self) -> None:
@@ -198,8 +202,7 @@ class Campaign:
 def checked(data: Mapping[str, Any], folder: Path) -> Parts:
     """All parts of a configuration after every check that can be made without writing anything."""
     parts = assemble(parse(data), folder)
-    if parts.config.initial.file is not None:
-        read_known(folder / parts.config.initial.file, parts)
+    check_initial(parts, folder)
     return parts
 
 

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.goal import Goal, read_goal
+
 
 class ConfigError(Exception):
     """A configuration that cannot run; `problems` holds one clear line for each error."""
@@ -59,20 +61,32 @@ class Objective(_Frozen):
     """Which property counts and which way is better."""
 
     property: str = "value"
-    goal: Literal["minimize", "maximize"]
+    goal: Annotated[Goal, BeforeValidator(read_goal)]
     unit: str = ""
 
 
 class Initial(_Frozen):
-    """Where the campaign starts: random candidates by fidelity, or a table of known values."""
+    """Where the campaign starts: random candidates by fidelity, or what the user brings.
+
+    `file` is a CSV, a CIF, a JSON of structures or a folder of CIFs. Beside structures without
+    values `n` says how many candidates each fidelity gets. `outside` says what becomes of
+    structures that lie outside the space.
+    """
 
     n: dict[str, Annotated[int, BeforeValidator(no_bool), Field(ge=0)]] | None = None
     file: str | None = None
+    outside: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="after")
     def _one_of(self) -> Initial:
-        if (self.n is None) == (self.file is None):
-            raise ValueError("expected either `n` (a count for each fidelity) or `file` (a CSV)")
+        is_table = self.file is not None and self.file.lower().endswith(".csv")
+        if (self.n is None) == (self.file is None) and (self.n is None or is_table):
+            raise ValueError(
+                "expected either `n` (a count for each fidelity) or `file` (a CSV), or `file` "
+                "(structures) with or without `n`"
+            )
+        if self.outside == "skip" and self.file is None:
+            raise ValueError("expected `outside: skip` only beside a `file` of structures")
         if self.n is not None and not any(self.n.values()):
             raise ValueError("expected at least one initial query in `n`")
         return self

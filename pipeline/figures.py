@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.goal import Goal, Target, score
+from pipeline.goal import sign as better
 from pipeline.snapshot import Snapshot
 
 INK = "#242424"
@@ -38,25 +40,28 @@ def all_figures(snapshot: Snapshot) -> dict[str, Figure]:
     }
 
 
-def progress_curve(frame: pd.DataFrame, target: str, goal: str, k: int = 10) -> pd.DataFrame:
+def progress_curve(frame: pd.DataFrame, target: str, goal: Goal, k: int = 10) -> pd.DataFrame:
     """After each target outcome, in the ledger's order: `cost` paid so far, `value`, `best`,
-    `top_mean` (of the k best, one a family).
+    `top_mean` (of the k best, one a family). For a target value all three are distances to it.
     """
-    sign = 1.0 if goal == "minimize" else -1.0
+    sign = -better(goal)
     best_of: dict[str, float] = {}
     points = []
     paid = frame["actual_cost"].fillna(0.0).cumsum()
     is_found = (frame["state"] == "done") & (frame["fidelity"] == target)
     found = frame.loc[is_found, ["family", "value"]]
-    for cost, family, value in zip(paid[is_found], found["family"], found["value"], strict=True):
+    values = score(found["value"], goal)
+    for cost, family, value in zip(paid[is_found], found["family"], values, strict=True):
         best_of[family] = min(sign * value, best_of.get(family, math.inf))
         top = heapq.nsmallest(k, best_of.values())
         points.append((cost, value, sign * top[0], sign * sum(top) / len(top)))
     return pd.DataFrame(points, columns=["cost", "value", "best", "top_mean"], dtype="float64")
 
 
-def progress(frame: pd.DataFrame, fidelities: Sequence[str], goal: str, label: str) -> Figure:
+def progress(frame: pd.DataFrame, fidelities: Sequence[str], goal: Goal, label: str) -> Figure:
     """Best and mean of the ten best at the target fidelity against what was paid."""
+    if isinstance(goal, Target):
+        label = f"distance to {goal.target:g} of {label}"
     figure, axes = _canvas(8.4, 4.0, "Best found for what was paid", "paid (cost units)", label)
     curve = progress_curve(frame, fidelities[-1], goal)
     if curve.empty:

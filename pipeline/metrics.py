@@ -9,25 +9,38 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.goal import Goal, Target, score, sign
 from surrogate.calibration import calibration
 
 
-def found(frame: pd.DataFrame, target: str, goal: str) -> pd.DataFrame:
-    """Finished target-fidelity queries, best first, one (the best) for each family."""
+def found(frame: pd.DataFrame, target: str, goal: Goal) -> pd.DataFrame:
+    """Finished target-fidelity queries, best first, one (the best) for each family.
+
+    Where the goal is a target value, the column `distance` holds |value - target|.
+    """
     done = frame[(frame["state"] == "done") & (frame["fidelity"] == target)]
-    ordered = done.sort_values("value", ascending=goal == "minimize", kind="stable")
+    if isinstance(goal, Target):
+        done = done.assign(distance=score(done["value"], goal))
+    by = "distance" if isinstance(goal, Target) else "value"
+    ordered = done.sort_values(by, ascending=sign(goal) < 0, kind="stable")
     return ordered.drop_duplicates("family")
 
 
-def top_k(frame: pd.DataFrame, target: str, goal: str, k: int) -> pd.DataFrame:
+def top_k(frame: pd.DataFrame, target: str, goal: Goal, k: int) -> pd.DataFrame:
     """The k best different candidates at the target fidelity, best first."""
     return found(frame, target, goal).head(k)
 
 
-def best_value(frame: pd.DataFrame, target: str, goal: str) -> float | None:
+def best_value(frame: pd.DataFrame, target: str, goal: Goal) -> float | None:
     """The best value at the target fidelity; None before there is one."""
     values = found(frame, target, goal)["value"]
     return None if values.empty else float(values.iloc[0])
+
+
+def best_score(frame: pd.DataFrame, target: str, goal: Goal) -> float | None:
+    """The best value, or where the goal is a target value its distance; None before any."""
+    best = found(frame, target, goal)["value"].head(1)
+    return None if best.empty else float(score(best, goal).iloc[0])
 
 
 def spend(frame: pd.DataFrame) -> float:
@@ -53,13 +66,17 @@ def round_calibration(frame: pd.DataFrame) -> dict[str, dict[str, float | None]]
     return figures
 
 
-def round_figures(frame: pd.DataFrame, number: int, target: str, goal: str) -> dict[str, Any]:
-    """The figures of one round: of its own queries, and of the campaign up to its end."""
+def round_figures(frame: pd.DataFrame, number: int, target: str, goal: Goal) -> dict[str, Any]:
+    """The figures of one round: of its own queries, and of the campaign up to its end.
+
+    Where the goal is a target value, `best_distance` and `top_10_distance` (a mean) stand too.
+    """
     so_far, own = frame[frame["round"] <= number], frame[frame["round"] == number]
     best = top_k(so_far, target, goal, 10)
     return {
         "best": best_value(so_far, target, goal),
         "top_10_mean": None if best.empty else float(best["value"].mean()),
+        **(distances(best) if isinstance(goal, Target) else {}),
         "spend": spend(so_far),
         "round_cost": spend(own),
         "queries": len(own),
@@ -70,7 +87,16 @@ def round_figures(frame: pd.DataFrame, number: int, target: str, goal: str) -> d
     }
 
 
-def history(frame: pd.DataFrame, target: str, goal: str) -> pd.DataFrame:
+def distances(best: pd.DataFrame) -> dict[str, float | None]:
+    """The least and the mean distance of rows from `top_k`; None where there are none."""
+    column = best["distance"]
+    return {
+        "best_distance": None if best.empty else float(column.min()),
+        "top_10_distance": None if best.empty else float(column.mean()),
+    }
+
+
+def history(frame: pd.DataFrame, target: str, goal: Goal) -> pd.DataFrame:
     """One row for each round: `round_figures` without calibration."""
     rows = []
     for number in sorted(frame["round"].unique()):

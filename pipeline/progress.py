@@ -24,6 +24,9 @@ class Progress:
     def recorded(self, number: int) -> None:
         """Round `number` is complete in the ledger."""
 
+    def note(self, text: str) -> None:
+        """One line that a person should read, such as what was left out of a file."""
+
 
 class Several(Progress):
     """Tells several watchers, in order."""
@@ -60,3 +63,8 @@ class Several(Progress):
         """Round `number` is complete."""
         for watcher in self.watchers:
             watcher.recorded(number)
+
+    def note(self, text: str) -> None:
+        """One line that a person should read."""
+        for watcher in self.watchers:
+            watcher.note(text)

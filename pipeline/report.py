@@ -60,7 +60,7 @@ def _content(directory: Path) -> dict[str, Any]:
     return {
         "name": config.name,
         "label": snapshot.label,
-        "goal": snapshot.goal,
+        "goal": str(snapshot.goal),
         "target": snapshot.target,
         "status": status,
         "spent_share": min(1.0, status["spend"] / status["budget"]),

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from pipeline import metrics
-from pipeline.initial import distinct, distinct_random, known_design, random_design
+from pipeline.approach import as_compared
+from pipeline.goal import sign
+from pipeline.initial import distinct, distinct_random, initial_design
 from pipeline.jobs import Job
 from pipeline.ledger import Query, sync_file
 from pipeline.queries import (
@@ -93,14 +95,19 @@ class Round:
         return stream(self.campaign.config.seed, self.number, role)
 
     def start(self) -> None:
-        """Reserve the initial design: known values from a file, or nested random candidates."""
+        """Reserve the initial design, or record the values that the user brings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        campaign, file = self.campaign, self.campaign.config.initial.file
-        if file is None:
-            self._reserve(random_design(campaign.parts, self.seed("initial")))
-            return
-        queries, values = known_design(campaign.parts, campaign.folder / file)
-        campaign.ledger.record_known(queries, values, campaign.config.name)
+        campaign = self.campaign
+        design = initial_design(campaign.parts, campaign.folder, self.seed("initial"))
+        if design.notes:
+            self.notes["initial"] = list(design.notes)
+            self._write_notes()
+        for note in design.notes:
+            campaign.progress.note(note)
+        if design.values is None:
+            self._reserve(design.queries)
+        else:
+            campaign.ledger.record_known(design.queries, design.values, campaign.config.name)
 
     def fit(self) -> None:
         """Fit the surrogate to everything that the ledger knows."""
@@ -122,9 +129,9 @@ class Round:
         self.reference = torch.cat([environment.features(self.random), seen.features])
         self.acquisition = campaign.parts.new_acquisition()
         self.acquisition.prepare(
-            self.surrogate,
-            sign=-1.0 if campaign.goal == "minimize" else 1.0,
-            best=metrics.best_value(campaign.ledger.to_frame(), campaign.target, campaign.goal),
+            as_compared(self.surrogate, campaign.goal),
+            sign=sign(campaign.goal),
+            best=metrics.best_score(campaign.ledger.to_frame(), campaign.target, campaign.goal),
             reference_features=self.reference,
             seed=self.seed("acquisition"),
         )

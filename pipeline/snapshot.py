@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from pipeline.config import CampaignConfig, parse
+from pipeline.goal import Goal
 from pipeline.ledger import Ledger
 
 
@@ -41,8 +42,8 @@ class Snapshot:
         return self.fidelities[-1]
 
     @property
-    def goal(self) -> str:
-        """`minimize` or `maximize`."""
+    def goal(self) -> Goal:
+        """`minimize`, `maximize`, or the `Target` to approach."""
         return self.config.objective.goal
 
     @property

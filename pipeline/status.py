@@ -10,8 +10,9 @@ import psutil
 import yaml
 
 from pipeline.config import CampaignConfig, parse
+from pipeline.goal import Target
 from pipeline.ledger import Ledger, affordable
-from pipeline.metrics import best_value, found
+from pipeline.metrics import best_score, best_value, found
 
 
 def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
@@ -36,8 +37,10 @@ def read_status(directory: Path) -> dict[str, Any]:
         "promised": promised,
         "budget": config.budget.cost,
         "property": config.objective.property,
+        "goal": str(goal),
         "unit": config.objective.unit,
         "best": best_value(frame, target, goal),
+        **({"best_distance": best_score(frame, target, goal)} if isinstance(goal, Target) else {}),
         "best_candidate": None if found_so_far.empty else found_so_far["candidate"].iloc[0],
         "different_candidates": len(found_so_far),
         "queries": ledger.counts(),

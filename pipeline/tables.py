@@ -16,9 +16,9 @@ CALIBRATION = ("coverage_68", "coverage_95", "nll", "spearman", "rmse")
 def best_table(snapshot: Snapshot, k: int = 10) -> pd.DataFrame:
     """The k best different candidates at the target fidelity, best first, with columns for people.
 
-    The description's columns, the value with its unit, `predicted` and `sd` as they stood before
-    the query (nan where nothing was predicted), `fidelity`, `cost`, `round`. The index holds the
-    ledger's keys.
+    The description's columns, the value with its unit, `distance` where the goal is a target
+    value, `predicted` and `sd` as they stood before the query (nan where nothing was predicted),
+    `fidelity`, `cost`, `round`. The index holds the ledger's keys.
     """
     rows = metrics.top_k(snapshot.frame, snapshot.target, snapshot.goal, k)
     return candidate_table(rows, snapshot.label)
@@ -33,17 +33,23 @@ def short_table(snapshot: Snapshot, k: int = 10) -> pd.DataFrame:
         f"{mean:.3g} ± {sd:.2g}" if mean == mean else "–"  # NaN differs from itself
         for mean, sd in zip(table["predicted"], table["sd"], strict=True)
     ]
-    short = table[[*described, value]].assign(predicted=predicted)
+    told = [value, "distance"] if "distance" in table else [value]
+    short = table[[*described, *told]].assign(predicted=predicted)
     return short.join(table[["fidelity", "cost", "round"]])
 
 
 def candidate_table(rows: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Rows of the ledger as description, value, `predicted`, `sd`, `fidelity`, `cost`, `round`."""
-    columns = [label, "predicted", "sd", "fidelity", "cost", "round"]
+    """Rows of the ledger as description, value, `predicted`, `sd`, `fidelity`, `cost`, `round`.
+
+    After the value the column `distance`, where the rows have one.
+    """
+    far = ["distance"] if "distance" in rows else []
+    columns = [label, *far, "predicted", "sd", "fidelity", "cost", "round"]
     told = [
         dict(row["description"])
         | {
             label: row["value"],
+            **{name: row[name] for name in far},
             "predicted": row["reason"].get("mean"),
             "sd": row["reason"].get("sd"),
             "fidelity": row["fidelity"],
@@ -54,7 +60,7 @@ def candidate_table(rows: pd.DataFrame, label: str) -> pd.DataFrame:
     ]
     described = [name for name in _union(told) if name not in columns]
     table = pd.DataFrame(told, index=rows["key"].tolist(), columns=[*described, *columns])
-    numbers = [label, "predicted", "sd", "cost"]
+    numbers = [label, *far, "predicted", "sd", "cost"]
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 

@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,26 @@ class Sample:
 
 
 def rock_salt(cation: str, anion: str, a: float) -> Structure:
+    return _rock_salt(cation, anion, a).copy()
+
+
+@cache  # half a second each
+def _rock_salt(cation: str, anion: str, a: float) -> Structure:
     sites = [[0, 0, 0], [0.5, 0.5, 0.5]]
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
 
 
+def rock_salts() -> list[Any]:
+    return [rock_salt("Na", "Cl", 5.7), rock_salt("Mg", "O", 4.2), rock_salt("Li", "F", 4.1)]
+
+
 SAMPLES = {
+    "band_gap": Sample(
+        options={"reference": "pbe"},
+        candidates=rock_salts,
+        absurd=lambda: ["NaCl", None, Structure(Lattice.cubic(4), [], []),
+                        rock_salt("Cm", "O", 5.0), rock_salt("X", "O", 5.0)],
+    ),
     "branin": Sample(
         options={"bias": 0.5},
         candidates=lambda: list(np.random.default_rng(1).uniform([-5, 0], [10, 15], (7, 2))),
@@ -36,13 +52,18 @@ SAMPLES = {
     ),
     "chgnet": Sample(
         options={"relax": "none"},
-        candidates=lambda: [
-            rock_salt("Na", "Cl", 5.7), rock_salt("Mg", "O", 4.2), rock_salt("Li", "F", 4.1)
-        ],
+        candidates=rock_salts,
         absurd=lambda: [
             "NaCl", None, rock_salt("Na", "Cl", 1.0), rock_salt("Na", "Cl", 60.0),
             rock_salt("Xe", "Cl", 5.7),
         ],
+    ),
+    "density": Sample(
+        options={},
+        candidates=rock_salts,
+        absurd=lambda: ["NaCl", None, Structure(Lattice.cubic(4), [], []),
+                        Structure([[3, 0, 0], [0, 3, 0], [3, 3, 0]], ["Na"], [[0, 0, 0]]),
+                        Structure(Lattice.cubic(math.nan), ["Na"], [[0, 0, 0]])],
     ),
 }  # fmt: skip
 

@@ -11,6 +11,22 @@ from pipeline.config import read_yaml
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMOKE = {
     "branin": ["sampler.n_steps=5", "space.length=10", "budget.rounds=1", "initial.n.low=5"],
+    "crystal_band_gap": [
+        "sampler.n_steps=5",
+        "sampler.batch_size=16",
+        "initial.n.model=8",
+        "selection.batch_size=4",
+        "selection.n_proposals=40",
+        "budget={cost: 12, rounds: 1}",
+    ],
+    "crystal_density": [
+        "sampler.n_steps=5",
+        "sampler.batch_size=16",
+        "initial.n.exact=8",
+        "selection.batch_size=4",
+        "selection.n_proposals=40",
+        "budget={cost: 12, rounds: 1}",
+    ],
     "crystal_formation_energy": [
         "sampler.n_steps=5",
         "sampler.batch_size=16",
