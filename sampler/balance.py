@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from sampler import amounts as mixtures
+from sampler.activations import Activations
 from sampler.environment import Environment
 from sampler.losses import Balance, Need
-from sampler.policy import Activations, Policy, log_probability, masked_log_softmax
+from sampler.policy import Policy, chosen_log_probability, log_probability
 from sampler.rollout import Trajectories, heads_of
+from sampler.rows import unique_rows
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def evaluate(
     n_asked = activations.n
     if policy.has_backward:
         policy.run(inputs_of(environment, trajectories.terminal_states, conditions), activations)
+    edges = _asked_parents(environment, policy, activations, batch) if needs == "edges" else None
     outputs = policy.recalled(activations)
     log_z = policy.log_z_at(conditions)
     log_z_of_step = log_z if log_z.ndim == 0 else log_z[trajectories.rows]
@@ -76,10 +79,10 @@ def evaluate(
         groups=batch.groups,
         decay=decay,
     )
-    if needs != "edges":
+    if edges is None:
         return balance
     log_outflow = _log_outflow(policy, trajectories, outputs[asked], log_z_of_step, log_reward)
-    log_inflow = _log_inflow(environment, policy, batch) + log_z_of_step
+    log_inflow = _log_inflow(policy, outputs, edges) + log_z_of_step
     return Balance(**{**vars(balance), "log_inflow": log_inflow, "log_outflow": log_outflow})
 
 
@@ -107,16 +110,15 @@ def _log_forward(
 ) -> Tensor:
     """Return log P_F of each transition, a density where its action carries an amount; `(t,)`."""
     logits, actions = policy.forward_logits(outputs), trajectories.actions
-    masks = torch.empty(logits.shape, dtype=torch.bool, device=logits.device)
+    masks = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
     masks[asked] = trajectories.masks  # equal states have equal masks
-    every = masked_log_softmax(logits, masks)
-    log_policy = every.view(-1).index_select(0, asked * every.shape[1] + actions)
+    log_policy = chosen_log_probability(logits, masks, asked, actions)
     if trajectories.amounts is None:
         return log_policy
     heads, is_circular = heads_of(environment, actions)
     has_amount = (heads >= 0).nonzero()[:, 0]
     density = mixtures.log_density(
-        policy.amount_outputs(outputs[asked[has_amount]], heads[has_amount]),
+        policy.amount_outputs(outputs, heads[has_amount], asked[has_amount]),
         trajectories.amounts[has_amount],
         is_circular[has_amount],
     )
@@ -162,16 +164,34 @@ def _log_outflow(
     return torch.cat([inner, log_reward])[trajectories.following]
 
 
-def _log_inflow(environment: Environment, policy: Policy, batch: Batch) -> Tensor:
-    """Log of the flow into each child over all of its parents, less log Z; `(t,)`."""
-    trajectories = batch.trajectories
+@dataclass(frozen=True)
+class _Edges:
+    """Edges into the children of all transitions: from which answer, by which action."""
+
+    mask: Tensor  # (t, a): the backward mask of each child; the edges are its entries, in order
+    asked: Tensor  # (e,): which of the network's answers is that of the parent
+    actions: Tensor  # (e,)
+
+
+def _asked_parents(
+    environment: Environment, policy: Policy, activations: Activations, batch: Batch
+) -> _Edges:
+    """Ask about every parent of every child, about equal ones once."""
+    trajectories, n_before = batch.trajectories, activations.n
     mask = environment.backward_mask(trajectories.children)
     rows, actions = mask.nonzero(as_tuple=True)
     parents = environment.step_back(trajectories.children[rows], actions)
-    told = None if batch.conditions is None else batch.conditions[trajectories.rows[rows]]
-    activations = Activations(policy.widths, parents.device)
+    if batch.conditions is None:
+        told, (parents, which) = None, unique_rows(parents)
+    else:  # under another condition a state is another one to the policy
+        told = batch.conditions[trajectories.rows[rows]]
+        which = torch.arange(len(parents), device=parents.device)
     policy.run(inputs_of(environment, parents, told), activations)
-    logits = policy.forward_logits(policy.recalled(activations))
-    flows = logits.gather(1, actions[:, None])[:, 0].double()
-    edges = torch.full(mask.shape, -math.inf, dtype=torch.float64, device=mask.device)
-    return edges.index_put((rows, actions), flows).logsumexp(dim=1)
+    return _Edges(mask, which + n_before, actions)
+
+
+def _log_inflow(policy: Policy, outputs: Tensor, edges: _Edges) -> Tensor:
+    """Log of the flow into each child over all of its parents, less log Z; `(t,)`."""
+    flows = policy.forward_logits(outputs)[edges.asked, edges.actions].double()
+    every = flows.new_full(edges.mask.shape, -math.inf)
+    return every.masked_scatter(edges.mask, flows).logsumexp(dim=1)

@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from sampler.activations import QUIET, Activations
 from sampler.balance import Batch, inputs_of
 from sampler.environment import Environment
-from sampler.policy import Activations, Policy
+from sampler.policy import Policy
 from sampler.replay import Replay
 from sampler.rollout import (
     Behaviour,
@@ -26,6 +27,8 @@ from sampler.rollout import (
     roll_back,
     roll_out,
 )
+from sampler.spelled import roll_out_spelled
+from sampler.spelling import spelling_of
 from sampler.tabulated import Table, roll_out_tabulated
 
 Acceptance = Literal["greedy", "stochastic"]
@@ -103,8 +106,10 @@ class Collector:
         self.replay, self.local_search, self.beta_range = replay, local_search, beta_range
         self.activations = Activations(policy.widths, generator.device)
         self.table: Table | None = None
+        self.spelling = spelling_of(environment, generator.device)
 
     @torch.no_grad()
+    @QUIET
     def collect(
         self,
         sources: Sources,
@@ -114,10 +119,8 @@ class Collector:
         """A batch of `sources.n` trajectories, and their rewards `(n,)` before any temperature."""
         self.activations.clear()
         n_replayed = 0
-        if self.replay is not None and len(self.replay) > 0:
-            n_replayed = min(
-                round(sources.n * self.replay.fraction), sources.n - sources.n_examples
-            )
+        if self.replay is not None:
+            n_replayed = self.replay.n_of(sources.n, sources.n_examples)
         n_drawn = sources.n - sources.n_examples - n_replayed
         conditions, groups = self._conditions(sources.n)
         parts = []
@@ -146,6 +149,18 @@ class Collector:
                 self.generator,
                 behaviour,
                 can_merge=self.merges_states,
+            )
+        if self.spelling is not None:
+            start = self.environment.initial_states(n)
+            is_shared = self.merges_states and conditions is None
+            return roll_out_spelled(
+                self.spelling,
+                self.policy,
+                self.activations,
+                start,
+                inputs_of(self.environment, start[:1] if is_shared else start, conditions),
+                self.generator,
+                behaviour,
             )
         return roll_out(
             self.environment,

@@ -1,8 +1,7 @@
 """The policy network: a multilayer perceptron whose last layer gives everything at once.
 
 Rollouts write what the network computed for each state into `Activations`, so that training runs
-only the backward half over them. That half is written out here, in chunks that stay in the cache:
-autograd would touch every activation several times more.
+only the backward half over them; see `sampler.activations`.
 
 Named axes: n rows, p policy inputs, a actions, h heads of amounts, o outputs of the network.
 """
@@ -14,58 +13,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu_, linear
 
+from sampler.activations import SLOPE, Activations, Floats, Growth, Recalled, Weights
+from sampler.amounts import head_outputs
+
 _HEAD_SCALE = 0.01
 """The last layer starts near zero, so that an untrained policy is nearly uniform over actions."""
-_SLOPE = 0.01
-_CHUNK = 2048
 N_COMPONENTS = 5
 """Components of the mixture that an amount is drawn from."""
-
-
-class Activations:
-    """Inputs, hidden layers and outputs of the states seen so far, in memory that is reused."""
-
-    def __init__(self, widths: Sequence[int], device: torch.device) -> None:
-        self.n = 0
-        self._new: list[list[Tensor]] = []
-        self._layers = [torch.empty(0, width, device=device) for width in widths]
-
-    def clear(self) -> None:
-        """Forget the rows; the memory stays."""
-        self.cut(0)
-
-    def cut(self, n: int) -> None:
-        """Forget all rows but the first n."""
-        self._gather()
-        self.n = n
-
-    def add(self, layers: list[Tensor]) -> None:
-        """Take in rows, one tensor a layer."""
-        self._new.append(layers)
-        self.n += len(layers[0])
-
-    def all_rows(self) -> list[Tensor]:
-        """All rows of each layer."""
-        self._gather()
-        return [layer[: self.n] for layer in self._layers]
-
-    def _gather(self) -> None:
-        """Lay what was added behind what is there; once, for all layers are small until then."""
-        if not self._new:
-            return
-        n_before = self.n - sum(len(layers[0]) for layers in self._new)
-        if self.n > len(self._layers[0]):
-            for i, layer in enumerate(self._layers):
-                grown = layer.new_empty(max(2 * len(layer), self.n), layer.shape[1])
-                grown[:n_before] = layer[:n_before]
-                self._layers[i] = grown
-        for whole, *parts in zip(self._layers, *self._new, strict=True):
-            torch.cat(parts, out=whole[n_before : self.n])
-        self._new = []
 
 
 class Policy(nn.Module):
@@ -101,7 +60,7 @@ class Policy(nn.Module):
             _linear(width_in, width_out, generator, _HEAD_SCALE if i == n_layers - 1 else 1.0)
             for i, (width_in, width_out) in enumerate(itertools.pairwise(self.widths))
         )
-        self._views: list[tuple[Tensor, Tensor]] | None = None
+        self._views: list[Weights] | None = None
         self.log_z = nn.Parameter(torch.zeros(()))
         self.log_z_of_condition = (
             nn.Sequential(_linear(1, 64, generator), nn.Tanh(), _linear(64, 1, generator))
@@ -113,23 +72,67 @@ class Policy(nn.Module):
         """All outputs `(n, o)`."""
         *trunk, last = self._linears()
         for layer in trunk:
-            inputs = leaky_relu_(linear(inputs, layer.weight, layer.bias), _SLOPE)
+            inputs = leaky_relu_(linear(inputs, layer.weight, layer.bias), SLOPE)
         return linear(inputs, last.weight, last.bias)
 
     def run(self, inputs: Tensor, activations: Activations) -> Tensor:
         """The same, leaving every layer in `activations`; the outputs are a view of them."""
-        layers = [inputs]
-        *trunk, last = self._detached()
-        for weight, bias in trunk:
-            layers.append(leaky_relu_(linear(layers[-1], weight, bias), _SLOPE))
-        layers.append(linear(layers[-1], *last))
-        activations.add(layers)
+        if inputs.device.type == "cpu":
+            layers_here = activations.room_here(len(inputs))
+            layers_here[0][:] = inputs.numpy()
+            first = self._weights()[0]
+            first.apply(layers_here[0], layers_here[1])
+            return torch.from_numpy(self._above(layers_here))
+        return self._run_elsewhere(inputs, activations.room(len(inputs)))
+
+    @torch.no_grad()
+    def _run_elsewhere(self, inputs: Tensor, layers: list[Tensor]) -> Tensor:
+        """Fill in `layers` on another device than the CPU; the last of them."""
+        layers[0].copy_(inputs)
+        *trunk, last = self._linears()
+        for i, layer in enumerate(trunk):
+            above = linear(layers[i], layer.weight, layer.bias)
+            layers[i + 1].copy_(leaky_relu_(above, SLOPE))
+        return layers[-1].copy_(linear(layers[-2], last.weight, last.bias))
+
+    def first_sums(self, inputs: Tensor) -> Floats:
+        """Sums of the first layer before the rectifier, `(n, p) → (n, l)`, on the CPU."""
+        first = self._weights()[0]
+        sums = np.empty((len(inputs), len(first.bias)), dtype=np.float32)
+        first.apply(inputs.numpy(), sums, is_last=True)
+        return sums
+
+    @property
+    def first_weights(self) -> Floats:
+        """Of each input, what it adds to the sums of the first layer when it becomes 1, `(p, l)`.
+
+        On the CPU; a view that training changes.
+        """
+        return self._weights()[0].weight_here
+
+    def run_grown(self, sums: Floats, activations: Activations, how: Growth | Tensor) -> Tensor:
+        """Outputs `(n, o)` from the sums of the first layer `(n, l)`, as `run` on the CPU.
+
+        `how` these states arose from those of the call before, or the inputs of the first ones.
+        """
+        layers = activations.grow(len(sums), how)
+        layers[1][:] = sums
+        leaky_relu_(torch.from_numpy(layers[1]), SLOPE)
+        return torch.from_numpy(self._above(layers))
+
+    def _above(self, layers: list[Floats]) -> Floats:
+        """Fill in what follows the first hidden layer; the last of `layers`."""
+        weights, last = self._views or self._weights(), len(layers) - 2
+        for i in range(1, last):
+            weights[i].apply(layers[i], layers[i + 1])
+        weights[last].apply(layers[last], layers[-1], is_last=True)
         return layers[-1]
 
-    def _detached(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights and biases of the layers: modules are slow to ask."""
+    def _weights(self) -> list[Weights]:
+        """Weights and biases of the layers as arrays too: modules are slow to ask."""
         if self._views is None:
-            self._views = [(m.weight.detach(), m.bias.detach()) for m in self._linears()]
+            pairs = [(m.weight.detach().t(), m.bias.detach()) for m in self._linears()]
+            self._views = [Weights.of(w, b) for w, b in pairs]
         return self._views
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class Policy(nn.Module):
     def recalled(self, activations: Activations) -> Tensor:
         """Outputs of all rows of `activations`, with a gradient to the weights."""
         weights = [p for layer in self._linears() for p in (layer.weight, layer.bias)]
-        outputs: Tensor = _Recalled.apply(activations, *weights)  # type: ignore
+        outputs: Tensor = Recalled.apply(activations, *weights)  # type: ignore
         return outputs
 
     def forward_logits(self, outputs: Tensor) -> Tensor:
@@ -167,12 +170,13 @@ class Policy(nn.Module):
         """Log flow through each state, less the common offset log Z; `(n,)`."""
         return outputs[:, self._first_flow]
 
-    def amount_outputs(self, outputs: Tensor, heads: Tensor) -> Tensor:
-        """What the mixture of each row's head is made of, `(n, 3 · N_COMPONENTS)`."""
+    def amount_outputs(self, outputs: Tensor, heads: Tensor, rows: Tensor | None = None) -> Tensor:
+        """What the mixture of head `heads` `(m,)` is made of, `(m, 3 · N_COMPONENTS)`.
+
+        `rows` `(m,)`: in which row of the outputs each lies; None: all in order.
+        """
         width = 3 * N_COMPONENTS
-        first = self._first_head + heads.clamp_min(0) * width
-        columns = first[:, None] + torch.arange(width, device=outputs.device)
-        return outputs.gather(1, columns)
+        return head_outputs(outputs, self._first_head + heads.clamp_min(0) * width, width, rows)
 
     def log_z_at(self, conditions: Tensor | None) -> Tensor:
         """Log Z `()`, or `(n,)` of conditions `(n,)`."""
@@ -182,37 +186,6 @@ class Policy(nn.Module):
         return self.log_z + at
 
 
-class _Recalled(torch.autograd.Function):
-    """Outputs that were computed before, and the gradient of the weights they depend on."""
-
-    @staticmethod
-    def forward(ctx: Any, activations: Activations, *weights: Tensor) -> Tensor:
-        ctx.layers = activations.all_rows()
-        ctx.save_for_backward(*weights)
-        return ctx.layers[-1].clone()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        weights, grad, layers = ctx.saved_tensors, upstream[0], ctx.layers
-        sums: list[Tensor] = []
-        for start in range(0, max(1, len(grad)), _CHUNK):
-            part = grad[start : start + _CHUNK]
-            own: list[Tensor] = []
-            for i in range(len(layers) - 2, -1, -1):
-                below = layers[i][start : start + _CHUNK]
-                own += [part.sum(dim=0), part.t() @ below]
-                if i > 0:
-                    part = part @ weights[2 * i]
-                    torch.ops.aten.leaky_relu_backward.grad_input(
-                        part, below, _SLOPE, True, grad_input=part
-                    )
-            if sums:
-                torch._foreach_add_(sums, own)
-            else:
-                sums = own
-        return None, *reversed(sums)
-
-
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-probabilities over the allowed actions of each row, -inf elsewhere; `(n, a)`."""
     return logits.masked_fill(~mask, -math.inf).log_softmax(dim=1)
@@ -220,7 +193,33 @@ def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 def log_probability(logits: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
     """Log-probability of the allowed `actions` `(n,)` of each row, `(n,)`."""
-    return masked_log_softmax(logits, mask).gather(1, actions[:, None])[:, 0]
+    rows = torch.arange(len(actions), device=actions.device)
+    return chosen_log_probability(logits, mask, rows, actions)
+
+
+class _Chosen(torch.autograd.Function):
+    """Log-probability of chosen actions: one node of the graph instead of six."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """Of the entries `places` `(t,)` of the flat logits `(u, a)`."""
+        every = masked_log_softmax(logits, mask)
+        ctx.save_for_backward(every, places)
+        return every.view(-1).index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        """Gradient of the logits: what is chosen, less its share of each action."""
+        every, places = ctx.saved_tensors
+        grad = upstream[0].new_zeros(every.shape)
+        grad.view(-1).index_add_(0, places, upstream[0])
+        return grad.addcmul_(every.exp(), grad.sum(dim=1, keepdim=True), value=-1), None, None
+
+
+def chosen_log_probability(logits: Tensor, mask: Tensor, rows: Tensor, actions: Tensor) -> Tensor:
+    """Log-probability of allowed `actions` in `rows` of logits `(u, a)`, `(t,)`."""
+    chosen: Tensor = _Chosen.apply(logits, mask, rows * logits.shape[1] + actions)  # type: ignore
+    return chosen
 
 
 def _linear(
@@ -232,4 +231,6 @@ def _linear(
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         layer.bias.uniform_(-bound, bound, generator=generator)
+        # In memory by input: products of few rows are faster so, and inputs can be looked up.
+        layer.weight.data = layer.weight.t().contiguous().t()
     return layer

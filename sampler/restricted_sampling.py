@@ -127,7 +127,11 @@ def _amount_ratio(
     heads, is_circular = heads_of(restricted, drawn.actions)
     low, high = restricted.amount_range(drawn.states, drawn.actions)
     is_narrow = (mixtures.range_width(low, high) < 1) & (heads >= 0)
-    parameters = behaviour.mixture(outputs, heads)
-    wide = mixtures.log_density(parameters, drawn.amounts, is_circular)
-    narrow = mixtures.log_density_within(parameters, is_circular, low, high, drawn.amounts)
-    return torch.where(is_narrow, wide - narrow, 0.0)
+    narrow = is_narrow.nonzero()[:, 0]
+    parameters = behaviour.mixture(outputs, heads[narrow], narrow)
+    amounts, is_circular = drawn.amounts[narrow], is_circular[narrow]
+    wide = mixtures.log_density(parameters, amounts, is_circular)
+    inside = mixtures.log_density_within(
+        parameters, is_circular, low[narrow], high[narrow], amounts
+    )
+    return torch.zeros_like(low).index_copy_(0, narrow, wide - inside)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sampler.activations import Floats, Whole
 from sampler.environment import Environment
 from sampler.exact import TooManyStatesError, reachable
 from sampler.rollout import (
@@ -32,7 +32,8 @@ from sampler.rollout import (
 
 _MAX_NUMBERS = 8_000_000
 _NEVER = np.float32(-np.inf)
-Whole = NDArray[np.int64]
+_FEWEST = 4
+"""Rows among which equal states are looked for: it takes as long as asking about a row more."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Table:
 
     states: Tensor  # (m, w)
     masks: Tensor  # (m, a)
-    inputs: Tensor  # (m, p)
     children: Whole  # (m · a,): the state that each allowed action leads to
+    inputs_here: Floats  # (m, p)
     allowed: NDArray[np.bool_]  # (m, a): the masks again
-    is_terminal: NDArray[np.bool_]  # (m,)
+    is_open: NDArray[np.bool_]  # (m,): not terminal
     max_steps: int
 
 
@@ -66,10 +67,10 @@ def tabulate(environment: Environment, max_states: int) -> Table | None:
     return Table(
         states,
         masks,
-        environment.policy_inputs(states),
         next_state.numpy(),
+        environment.policy_inputs(states).numpy(),
         masks.numpy(),
-        environment.is_terminal(states).numpy(),
+        (~environment.is_terminal(states)).numpy(),
         environment.max_steps,
     )
 
@@ -89,71 +90,83 @@ def roll_out_tabulated(
     """
     n_actions = table.masks.shape[1]
     noise = Noise(n_actions, generator, behaviour.exploration)
-    ids, rows = np.zeros(n, dtype=np.int64), np.arange(n)
-    steps: list[tuple[Any, ...]] = []
-    asked: list[Whole] = []
-    n_asked, is_merging = 0, can_merge
+    merger = _Merger(len(table.states), n, can_merge=can_merge)
+    ids, rows, every = np.zeros(n, dtype=np.int64), np.arange(n), np.arange(n)
+    steps: list[tuple[Whole, ...]] = []
+    n_asked = 0
     with torch.inference_mode():
         while len(ids) > 0 or not steps:
-            groups = _groups(ids) if is_merging and len(ids) >= Merger.SMALLEST else None
-            is_merging = is_merging and (groups is not None or len(ids) < Merger.SMALLEST)
-            distinct, which = (ids, None) if groups is None else groups
-            answer = outputs(table.inputs.index_select(0, torch.from_numpy(distinct)))
-            scores = _scores(answer, which, noise, len(ids), behaviour)
+            distinct, which = merger.groups(ids)
+            answer = outputs(torch.from_numpy(table.inputs_here.take(distinct, axis=0)))
+            scores = scores_of(answer, which, noise, len(ids), behaviour)
             allowed = table.allowed.take(ids, axis=0)
             actions = np.where(allowed, scores, _NEVER).argmax(axis=1)
             children = table.children.take(ids * n_actions + actions)
-            is_done = table.is_terminal.take(children)
-            steps.append((rows, ids, actions, children))
+            asked = (every[: len(ids)] if which is None else which) + n_asked
+            steps.append((rows, ids, actions, children, asked))
+            n_asked += len(distinct)
             if len(steps) > table.max_steps:  # something was not allowed, or the bound is wrong
-                every = [
+                every_step = [
                     torch.from_numpy(np.concatenate(column)) for column in zip(*steps, strict=True)
                 ]
-                check_choices(table.states[every[1]], table.masks[every[1]], every[2])
+                check_choices(
+                    table.states[every_step[1]], table.masks[every_step[1]], every_step[2]
+                )
                 check_length(table.max_steps, len(steps), table.states[ids])
-            asked.append((np.arange(len(ids)) if which is None else which) + n_asked)
-            n_asked += len(distinct)
-            if is_done.any():
-                going = ~is_done
-                ids, rows = children[going], rows[going]
-            else:
+            going = table.is_open.take(children).nonzero()[0]
+            if len(going) == len(ids):
                 ids = children
-    return _trajectories(table, steps, asked, n)
+            else:
+                ids, rows = children.take(going), rows.take(going)
+    return _trajectories(table, steps, n)
 
 
-def _groups(ids: Whole) -> tuple[Whole, Whole] | None:
-    """Each state once, and which of them every row is in; None if that saves little."""
-    distinct, which = np.unique(ids, return_inverse=True)
-    return None if len(distinct) > Merger.WORTHWHILE * len(ids) else (distinct, which)
+class _Merger:
+    """Finds rows that are in the same state, as long as there are many; see `rollout.Merger`."""
+
+    def __init__(self, n_states: int, n: int, *, can_merge: bool) -> None:
+        self._latest = np.empty(n_states, dtype=np.int64)
+        self._every = np.arange(n)
+        self._is_looking = can_merge
+
+    def groups(self, ids: Whole) -> tuple[Whole, Whole | None]:
+        """The states to ask about, and which of them every row is in; None: each in its own."""
+        if not self._is_looking or len(ids) < _FEWEST:
+            return ids, None
+        every = self._every[: len(ids)]
+        self._latest[ids] = every  # of equal ids the last row remains
+        leader = self._latest.take(ids)
+        is_leader = leader == every
+        distinct = ids[is_leader]
+        if len(distinct) > Merger.WORTHWHILE * len(ids):
+            self._is_looking = False
+            return ids, None
+        return distinct, (is_leader.cumsum() - 1).take(leader)
 
 
-def _scores(
+def scores_of(
     answer: Tensor, which: Whole | None, noise: Noise, m: int, behaviour: Behaviour
-) -> NDArray[np.float32]:
+) -> Floats:
     """Logits plus Gumbel noise, `(m, a)`; see `sampler.rollout.choose`."""
-    gumbel, keeps = noise.draw(m)
+    gumbel, keeps = noise.draw_here(m)
     assert behaviour.logits is not None  # noqa: S101
-    logits: NDArray[np.float32] = behaviour.logits(answer).numpy()
+    logits: Floats = behaviour.logits(answer).numpy()
     if which is not None:
         logits = logits.take(which, axis=0)
     if behaviour.temperature != 1.0:
         logits = logits / np.float32(behaviour.temperature)
     if keeps is not None:
-        logits = logits * keeps.numpy()
-    scores: NDArray[np.float32] = logits - gumbel.numpy()
-    return scores
+        logits = logits * keeps
+    return logits - gumbel
 
 
-def _trajectories(
-    table: Table, steps: list[tuple[Any, ...]], asked: list[Whole], n: int
-) -> Trajectories:
-    rows, ids, actions, children = (
+def _trajectories(table: Table, steps: list[tuple[Whole, ...]], n: int) -> Trajectories:
+    rows, ids, actions, children, places = (
         torch.from_numpy(np.concatenate(column)) for column in zip(*steps, strict=True)
     )
     states, masks, arrived = table.states[ids], table.masks[ids], table.states[children]
     check_choices(states, masks, actions)
     ends = torch.zeros(n, dtype=torch.int64)
-    is_done = torch.from_numpy(table.is_terminal)[children]
+    is_done = ~torch.from_numpy(table.is_open)[children]
     ends[rows[is_done]] = children[is_done]
-    places = torch.from_numpy(np.concatenate(asked))
     return Trajectories(table.states[ends], rows, states, actions, None, arrived, masks, places)

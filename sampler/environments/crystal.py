@@ -104,7 +104,8 @@ class Crystal(Environment):
 
     def _add_parts(self, has_positions: bool) -> None:
         rules = self._rules
-        formulas = rules.compositions(rules.everything(self._cell))
+        self._wish = rules.everything(self._cell)
+        formulas = rules.compositions(self._wish)
         sites = rules.wyckoff_sites() if has_positions else None
         self._columns = columns = Columns(len(self.elements), sites.width if sites else 0)
         is_group_first = self.order[0] == "space_group"
@@ -133,6 +134,7 @@ class Crystal(Environment):
         self.n_policy_inputs = len(sizes) + 1 + sum(p.n_inputs for p in self._parts.values())
         self.max_steps = sum(part.max_steps for part in self._parts.values())
         self.action_heads, self.circular_heads = self._heads()
+        self._has_no_amount = self.action_heads < 0
         classes = group_part.complete(torch.arange(len(self.space_groups)))
         self._reader = CrystalReader(
             columns, classes, rules, self._cell, formulas, sites, self._min_distance, len(sizes)
@@ -169,7 +171,7 @@ class Crystal(Environment):
         children = states.clone()
         amounts = states.new_zeros(len(states)) if amounts is None else amounts.double()
         for first, part, rows in self._split(states[:, STAGE]):
-            moved = states[rows]
+            moved = children[rows]
             is_finished = part.step(moved, actions[rows] - first, amounts[rows])
             moved[:, STAGE] += is_finished
             children[rows] = moved
@@ -255,7 +257,7 @@ class Crystal(Environment):
 
     def from_keys(self, keys: Sequence[str]) -> Tensor:
         """Read what `keys` wrote."""
-        return torch.cat([self.initial_states(0), *map(self._reader.from_key, keys)])
+        return self._reader.from_keys(keys)
 
     def decode(self, states: Tensor) -> list[Candidate]:
         """Structures of the conventional cell; a `PlacementError` where atoms find no room."""
@@ -267,16 +269,17 @@ class Crystal(Environment):
         The space group is `properties["space_group"]` (then the cell must be conventional), or
         else what spglib finds. ValueError says why a structure is not in this space.
         """
-        return torch.cat([self.initial_states(0), *map(self._reader.from_structure, candidates)])
+        return self._reader.from_structures(candidates)
 
     def restricted(self, where: Mapping[str, Any]) -> Crystal:
-        """Keys: see `sampler.environments.crystal_where.read_where`."""
-        wish = read_where(where, self._rules, self._rules.everything(self._cell))
+        """Keys: see `sampler.environments.crystal_where.read_where`. Restrictions add up."""
+        wish = read_where(where, self._rules, self._wish)
         try:
             formulas = self._rules.compositions(wish)
         except ValueError as error:
             raise ValueError(f"where: {dict(where)}: {error}") from error
         narrowed = copy.copy(self)
+        narrowed._wish = wish
         narrowed._parts = {
             name: part.narrowed(formulas, wish) for name, part in self._parts.items()
         }
@@ -310,18 +313,25 @@ class Crystal(Environment):
             for counts, group, volume in rows
         ]
 
-    def _split(self, stages: Tensor) -> Iterator[tuple[int, Part, Tensor]]:
+    def _split(self, stages: Tensor) -> Iterator[tuple[int, Part, Tensor | slice]]:
         """For each part whose number is in `stages` `(n,)`: first action, part, its rows."""
-        for k, part in enumerate(self._parts.values()):
+        if len(stages) == 0:
+            return
+        parts = list(self._parts.values())
+        low, high = (int(end) for end in torch.aminmax(stages))
+        if low == high:  # no look-up, no copies
+            if 0 <= low < len(parts):
+                yield self._first[low], parts[low], slice(None)
+            return
+        for k in range(max(low, 0), min(high + 1, len(parts))):
             rows = (stages == k).nonzero()[:, 0]
             if len(rows) > 0:
-                yield self._first[k], part, rows
+                yield self._first[k], parts[k], rows
 
-    def _continuous(self, actions: Tensor) -> Iterator[tuple[int, Part, Tensor]]:
-        """As `_split`, by the part of each action, parts with amounts only."""
-        for first, part, rows in self._split(self._part_of[actions]):
-            if part.n_heads > 0:
-                yield first, part, rows
+    def _continuous(self, actions: Tensor) -> Iterator[tuple[int, Part, Tensor | slice]]:
+        """As `_split`, by the part of each action, actions with amounts only."""
+        stages = self._part_of[actions].masked_fill(self._has_no_amount[actions], -1)
+        return self._split(stages)
 
     def _group(self, states: Tensor) -> Tensor:
         return (states[:, self._columns.group].long() - 1).clamp_min(0)

@@ -1,6 +1,6 @@
 """Sets of total charges that the atoms chosen so far can have, as bits of machine words.
 
-An element's atoms all take one oxidation state (Crystal-GFN, arXiv 2310.04925, section 3.2) or,
+An element's atoms all take one oxidation state (Crystal-GFN, arXiv 2310.04925) or,
 with mixed valence, each its own. A set of charges is a row of 32-bit words (held in int64): bit p
 of the row, bit p % 32 of word p // 32, stands for charge p + low. Adding n atoms of an element is
 the union of the set shifted by each charge that they can have. Charges outside the window are

@@ -1,8 +1,8 @@
 """Compositions of crystals: rules, and exact masks of what may come next.
 
 An element is allowed if some completion satisfies all rules at once: numbers of elements and of
-atoms, the Wyckoff sites of the space group, and charge neutrality. Crystal-GFN (arXiv 2310.04925,
-section 3.2) checks these one by one as far as they can be checked early; here no composition is a
+atoms, the Wyckoff sites of the space group, and charge neutrality. Crystal-GFN (arXiv 2310.04925)
+checks these one by one as far as they can be checked early; here no composition is a
 dead end, and none that is valid is out of reach.
 
 Named axes: n rows, g space groups, e elements in the order in which they are chosen, c numbers of

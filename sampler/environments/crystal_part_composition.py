@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -38,15 +39,15 @@ class CompositionPart(Part):
         """What some valid composition needs next."""
         counts, pending, group = self._read(states)
         mask = torch.zeros(len(states), self.n_actions, dtype=torch.bool, device=states.device)
-        is_pending = pending >= 0
-        rows = (~is_pending).nonzero()[:, 0]
-        if len(rows) > 0:
-            mask[rows, : self._first_count] = self._formulas.next_mask(counts[rows], group[rows])
-        rows = is_pending.nonzero()[:, 0]
-        if len(rows) > 0:
-            mask[rows, self._first_count :] = self._formulas.count_mask(
-                counts[rows], group[rows], pending[rows]
-            )
+        for is_pending, rows in _by_kind(pending >= 0):
+            if is_pending:
+                mask[rows, self._first_count :] = self._formulas.count_mask(
+                    counts[rows], group[rows], pending[rows]
+                )
+            else:
+                mask[rows, : self._first_count] = self._formulas.next_mask(
+                    counts[rows], group[rows]
+                )
         return mask
 
     def backward_mask(self, states: Tensor) -> Tensor:
@@ -65,9 +66,9 @@ class CompositionPart(Part):
         """Choose an element, a number of atoms, or the end. The pending column is then -1."""
         pending = states[:, self._columns.pending].long() - 1
         is_count, is_done = actions >= self._first_count, actions == self._done
-        rows = is_count.nonzero()[:, 0]
-        columns = self._columns.counts.start + pending[rows]
-        states[rows, columns] = (actions[rows] - self._done).double()
+        # Where no number is chosen, what is written is overwritten below.
+        column = torch.where(is_count, self._columns.counts.start + pending, self._columns.pending)
+        states.scatter_(1, column[:, None], (actions - self._done).double()[:, None])
         chosen = torch.where(is_count, 0, actions + 1)
         states[:, self._columns.pending] = torch.where(is_done, -1, chosen).double()
         return is_done
@@ -120,3 +121,13 @@ class CompositionPart(Part):
         """Index of the last element that is present, -1 for none, `(n,)`."""
         index = torch.arange(1, self._n_elements + 1, device=counts.device)
         return ((counts > 0) * index).amax(dim=1) - 1
+
+
+def _by_kind(is_pending: Tensor) -> Iterator[tuple[bool, Tensor | slice]]:
+    """The rows where it is so, and those where it is not; as a rule all rows are alike."""
+    n = int(is_pending.sum())
+    if n in (0, len(is_pending)):
+        yield n > 0, slice(None)
+    else:
+        yield True, is_pending.nonzero()[:, 0]
+        yield False, (~is_pending).nonzero()[:, 0]

@@ -35,6 +35,12 @@ class LatticePart(Part):
         self._narrow: Cell | None = None
         self.max_steps = int(cell.n_free[systems].max())
         self.n_inputs = cell.n_inputs
+        nothing = torch.zeros(len(systems), N_PARAMETERS, dtype=torch.float64)
+        no_group = torch.zeros(1, cell.n_inputs)
+        self._first_inputs = torch.cat(
+            [no_group, cell.inputs(nothing, systems)]
+        )  # by 1-based group
+        self._last = N_PARAMETERS - 1 - cell.free.flip(1).long().argmax(dim=1)
 
     def forward_mask(self, states: Tensor) -> Tensor:
         """The one parameter that comes next."""
@@ -49,10 +55,12 @@ class LatticePart(Part):
 
     def step(self, states: Tensor, actions: Tensor, amounts: Tensor) -> Tensor:
         """Set the parameter where `amounts` say in its range."""
-        value = self._cell.value(amounts, self._bounds(self._cell, states, actions), actions)
-        states.scatter_(1, self._columns.lattice.start + actions[:, None], value[:, None])
         values, systems = self._read(states)
-        return self._cell.next_parameter(values, systems) == N_PARAMETERS
+        n_atoms = self._n_atoms(states)
+        bounds = self._cell.bounds(values, systems, actions, n_atoms)
+        value = self._cell.value(amounts, bounds, actions)
+        states.scatter_(1, self._columns.lattice.start + actions[:, None], value[:, None])
+        return actions == self._last[systems]
 
     def step_back(self, states: Tensor, actions: Tensor) -> None:
         """Unset the parameter."""
@@ -64,9 +72,11 @@ class LatticePart(Part):
 
     def inputs(self, states: Tensor) -> Tensor:
         """See `Cell.inputs`; zeros while there is no space group."""
-        values, systems = self._read(states)
-        has_group = states[:, self._columns.group] > 0
-        return self._cell.inputs(values, systems) * has_group[:, None]
+        inputs = self._first_inputs[states[:, self._columns.group].long()]
+        rows = self.has_begun(states).nonzero()[:, 0]
+        if len(rows) > 0:
+            inputs[rows] = self._cell.inputs(*self._read(states[rows]))
+        return inputs
 
     def amount_range(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """All of (0, 1), or what a restriction leaves of it."""
@@ -95,9 +105,13 @@ class LatticePart(Part):
         return part
 
     def _bounds(self, cell: Cell, states: Tensor, actions: Tensor) -> Bounds:
-        values, systems = self._read(states)
-        n_atoms = states[:, self._columns.counts].sum(dim=1).long()
-        return cell.bounds(values, systems, actions, n_atoms)
+        return cell.bounds(*self._read(states), actions, self._n_atoms(states))
+
+    def _n_atoms(self, states: Tensor) -> Tensor | None:
+        """Atoms in all `(n,)`, where the cell depends on them."""
+        if self._cell.volume_per_atom is None:
+            return None
+        return states[:, self._columns.counts].sum(dim=1).long()
 
     def _read(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Free parameters `(n, 6)`, 0 where not set, and lattice systems `(n,)`."""

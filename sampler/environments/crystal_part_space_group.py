@@ -61,13 +61,28 @@ class SpaceGroupPart(Part):
         self._system_inputs = torch.eye(_N_SYSTEMS + 1)[:, 1:]
         self._point_inputs = torch.eye(_N_POINTS + 1)[:, 1:]
         self.n_inputs = self._first_group + chosen.shape[1]
+        self._masks = self._all_masks()
 
     def forward_mask(self, states: Tensor) -> Tensor:
         """Classes that some possible group has, given the other class; then groups."""
         system, point, _ = self._chosen(states)
-        groups = self._possible & self._in_system[system] & self._in_point[point]
-        if self._formulas is not None:
-            groups &= self._formulas.group_mask(states[:, self._columns.counts].long())
+        if self._formulas is None:
+            return self._masks.index_select(0, system * (_N_POINTS + 1) + point)
+        fitting = self._formulas.group_mask(states[:, self._columns.counts].long())
+        return self._mask(self._possible & fitting, system, point)
+
+    def _all_masks(self) -> Tensor:
+        """Masks for every system and point symmetry, 0 for none, where compositions do not matter.
+
+        Row `system * (n_points + 1) + point`.
+        """
+        pairs = torch.cartesian_prod(torch.arange(_N_SYSTEMS + 1), torch.arange(_N_POINTS + 1))
+        system, point = pairs.to(self._possible.device).unbind(dim=1)
+        return self._mask(self._possible, system, point)
+
+    def _mask(self, possible: Tensor, system: Tensor, point: Tensor) -> Tensor:
+        """Actions where groups `possible`, `(g,)` or `(n, g)`, go with the classes chosen."""
+        groups = possible & self._in_system[system] & self._in_point[point]
         has_system, has_point = (system > 0)[:, None], (point > 0)[:, None]
         classes = (groups.float() @ self._classes) > 0
         return torch.cat(
@@ -118,6 +133,7 @@ class SpaceGroupPart(Part):
         part = copy.copy(self)
         part._possible = formulas.possible_groups
         part._formulas = None if self._formulas is None else formulas
+        part._masks = part._all_masks()
         return part
 
     def complete(self, groups: Tensor) -> Tensor:

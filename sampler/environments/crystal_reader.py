@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,6 +15,7 @@ from sampler.environments.crystal_alternatives import Compositions
 from sampler.environments.crystal_cell import Cell
 from sampler.environments.crystal_part import STAGE, Columns
 from sampler.environments.crystal_placement import Blueprint, PlacementError, place, read
+from sampler.environments.crystal_ranges import lattice_of
 from sampler.environments.crystal_rules import CrystalRules
 from sampler.environments.crystal_sites import WyckoffSites
 from sampler.environments.crystal_structures import SitedCrystal, build, read_sites
@@ -25,6 +27,9 @@ from sampler.environments.crystal_text import (
     parse_key,
     parse_key_with_sites,
 )
+
+TOLERANCES = (0.1, 0.01)
+"""Degrees and Å by which a given cell may be off what its lattice system demands."""
 
 
 class CrystalReader:
@@ -51,6 +56,7 @@ class CrystalReader:
         self._n_parts = n_parts
         self._symbols = [element.symbol for element in rules.elements]
         self._numbers = [group.number for group in rules.groups]
+        self._index = {number: group for group, number in enumerate(self._numbers)}
 
     def atoms(self, states: Tensor) -> list[dict[str, int]]:
         """Atoms of each element in the conventional cell."""
@@ -97,22 +103,25 @@ class CrystalReader:
             for crystal, key in zip(crystals, self.keys(states), strict=True)
         ]
 
-    def from_key(self, key: str) -> Tensor:
-        """The state that `key` names, `(1, w)`."""
+    def from_keys(self, keys: Sequence[str]) -> Tensor:
+        """The states that `keys` name, `(n, w)`; ValueError says which is not in this space."""
+        names = [f"key {key!r}" for key in keys]
         if self._sites is None:
-            return self._state(parse_key(key), None, f"key {key!r}")
-        blueprint, sites = parse_key_with_sites(key)
-        return self._state(blueprint, sites, f"key {key!r}")
+            return self._states([parse_key(key) for key in keys], [[] for _ in keys], names)
+        parsed = [parse_key_with_sites(key) for key in keys]
+        return self._states([each for each, _ in parsed], [sites for _, sites in parsed], names)
 
-    def from_structure(self, structure: Structure) -> Tensor:
-        """The state of a pymatgen Structure, `(1, w)`; ValueError if it is not in this space."""
-        if not isinstance(structure, Structure):
-            raise ValueError(f"expected a pymatgen Structure, got {type(structure).__name__}")
+    def from_structures(self, structures: Sequence[Structure]) -> Tensor:
+        """The states of pymatgen Structures, `(n, w)`; ValueError as in `from_keys`."""
+        for structure in structures:
+            if not isinstance(structure, Structure):
+                raise ValueError(f"expected a pymatgen Structure, got {type(structure).__name__}")
+        names = [structure.formula for structure in structures]
         if self._sites is None:
-            return self._state(read(structure), None, structure.formula)
-        crystal = read_sites(structure)
-        blueprint = Blueprint("", crystal.space_group, crystal.counts, crystal.lattice)
-        return self._state(blueprint, list(crystal.sites), structure.formula)
+            return self._states([read(each) for each in structures], [[] for _ in names], names)
+        crystals = [read_sites(each) for each in structures]
+        blueprints = [Blueprint("", c.space_group, c.counts, c.lattice) for c in crystals]
+        return self._states(blueprints, [list(crystal.sites) for crystal in crystals], names)
 
     def _placed(self, states: Tensor) -> list[tuple[int, list[Site]]]:
         """Space group and sites of each state."""
@@ -127,39 +136,84 @@ class CrystalReader:
             for group, row in zip(groups.tolist(), rows, strict=True)
         ]
 
-    def _state(self, blueprint: Blueprint, sites: Sequence[Site] | None, name: str) -> Tensor:
-        try:
-            group = self._group(blueprint)
-            counts = self._counts(blueprint, group)
-            system = torch.tensor([self._rules.groups[group].system])
-            values = self._cell.nearest(blueprint.lattice, system, int(counts.sum()))
-            positions = self._positions(sites or [], group, counts)
-        except ValueError as error:
-            raise ValueError(f"{name} is not in this space: {error}") from error
-        state = torch.zeros(1, self._columns.width, dtype=torch.float64)
-        state[:, STAGE] = self._n_parts
-        state[:, self._columns.system : self._columns.group + 1] = self._classes[group].cpu()
-        state[:, self._columns.pending] = -1.0
-        state[:, self._columns.counts] = counts.double()
-        state[:, self._columns.lattice] = values.cpu()
-        state[:, self._columns.positions] = positions
-        return state.to(self._classes.device)
-
-    def _positions(self, sites: Sequence[Site], group: int, counts: Tensor) -> Tensor:
-        if self._sites is None:
-            return torch.zeros(1, 0, dtype=torch.float64)
+    def _states(
+        self,
+        blueprints: Sequence[Blueprint],
+        sites: Sequence[Sequence[Site]],
+        names: Sequence[str],
+    ) -> Tensor:
+        """States of crystals, `(n, w)`; ValueError names one that is not in this space."""
         device = self._classes.device
+        groups, counts, lattices = [], [], []
+        for blueprint, name in zip(blueprints, names, strict=True):
+            with _named(name):
+                group = self._group(blueprint)
+                groups.append(group)
+                counts.append(self._counts(blueprint, group))
+                system = self._rules.groups[group].system
+                lattices.append(lattice_of(system, blueprint.lattice, TOLERANCES))
+        group_column = torch.tensor(groups, dtype=torch.int64, device=device)
+        atoms = torch.tensor(counts, dtype=torch.int64, device=device)
+        atoms = atoms.view(len(names), len(self._symbols))
+        values = torch.tensor(lattices, dtype=torch.float64, device=device).view(len(names), 6)
+        self._check_balance(blueprints, group_column, atoms, names)
+        self._check_cells(blueprints, groups, atoms, values, names)
+        states = torch.zeros(len(names), self._columns.width, dtype=torch.float64, device=device)
+        states[:, STAGE] = self._n_parts
+        states[:, self._columns.system : self._columns.group + 1] = self._classes[group_column]
+        states[:, self._columns.pending] = -1.0
+        states[:, self._columns.counts] = atoms.double()
+        states[:, self._columns.lattice] = values
+        if self._sites is not None:
+            for row, (placed, name) in enumerate(zip(sites, names, strict=True)):
+                with _named(name):
+                    states[row, self._columns.positions] = self._positions(
+                        self._sites, placed, group_column[row : row + 1], atoms[row : row + 1]
+                    )
+        return states
+
+    def _positions(
+        self, machine: WyckoffSites, sites: Sequence[Site], group: Tensor, counts: Tensor
+    ) -> Tensor:
+        for symbol, _, _ in sites:
+            if symbol not in self._symbols:
+                raise ValueError(f"element {symbol} is not among elements")
         row = [(self._symbols.index(symbol), letter, xyz) for symbol, letter, xyz in sites]
-        groups = torch.tensor([group], device=device)
-        return self._sites.columns_of([row], groups, counts.to(device)).cpu()
+        return machine.columns_of([row], group, counts)[0]
+
+    def _check_balance(
+        self, blueprints: Sequence[Blueprint], groups: Tensor, counts: Tensor, names: Sequence[str]
+    ) -> None:
+        fits = self._formulas.group_mask(counts).gather(1, groups[:, None])[:, 0]
+        for row in (~fits).nonzero()[:1, 0].tolist():
+            atoms = blueprints[row].counts
+            with _named(names[row]):
+                raise ValueError(f"{_text(atoms)} is not neutral with {self._states_text(atoms)}")
+
+    def _check_cells(
+        self,
+        blueprints: Sequence[Blueprint],
+        groups: Sequence[int],
+        counts: Tensor,
+        values: Tensor,
+        names: Sequence[str],
+    ) -> None:
+        kinds = [self._rules.groups[group].system for group in groups]
+        systems = torch.tensor(kinds, dtype=torch.int64, device=values.device)
+        n_atoms = counts.sum(dim=1)
+        is_inside = self._cell.contains(values, systems, n_atoms)
+        for row in (~is_inside).nonzero()[:1, 0].tolist():
+            with _named(names[row]):  # which says why
+                lattice = blueprints[row].lattice
+                self._cell.nearest(lattice, kinds[row], int(n_atoms[row]), TOLERANCES)
 
     def _group(self, blueprint: Blueprint) -> int:
-        if blueprint.space_group not in self._numbers:
+        if blueprint.space_group not in self._index:
             raise ValueError(f"space group {blueprint.space_group} is not among space_groups")
-        return self._numbers.index(blueprint.space_group)
+        return self._index[blueprint.space_group]
 
-    def _counts(self, blueprint: Blueprint, group: int) -> Tensor:
-        """Atoms of each element, `(1, e)`; ValueError names the rule that they break."""
+    def _counts(self, blueprint: Blueprint, group: int) -> list[int]:
+        """Atoms of each element; ValueError names the rule that they break, charges apart."""
         rules, atoms = self._rules, blueprint.counts
         for symbol, n in atoms.items():
             if symbol not in self._symbols:
@@ -167,14 +221,11 @@ class CrystalReader:
             _check_range(n, rules.n_atoms_per_element, f"n_atoms_per_element: {symbol}")
         _check_range(len(atoms), rules.n_elements, "n_elements")
         _check_range(sum(atoms.values()), rules.n_atoms, "n_atoms")
-        text = " ".join(f"{symbol}{n}" for symbol, n in atoms.items())
         if not is_compatible(rules.groups[group], list(atoms.values())):
-            raise ValueError(f"{text} fills no Wyckoff sites of {_name(rules.groups[group])}")
-        counts = torch.tensor([[atoms.get(symbol, 0) for symbol in self._symbols]])
-        fits = self._formulas.group_mask(counts.to(self._classes.device))
-        if not bool(fits[0, group]):
-            raise ValueError(f"{text} is not neutral with {self._states_text(atoms)}")
-        return counts
+            raise ValueError(
+                f"{_text(atoms)} fills no Wyckoff sites of {_name(rules.groups[group])}"
+            )
+        return [atoms.get(symbol, 0) for symbol in self._symbols]
 
     def _states_text(self, atoms: Mapping[str, int]) -> str:
         charges = self._rules.charges or ()
@@ -188,6 +239,19 @@ class CrystalReader:
 def _check_range(value: int, allowed: tuple[int, int], name: str) -> None:
     if not allowed[0] <= value <= allowed[1]:
         raise ValueError(f"{name}: {value} is not within {allowed[0]} to {allowed[1]}")
+
+
+def _text(atoms: Mapping[str, int]) -> str:
+    return " ".join(f"{symbol}{n}" for symbol, n in atoms.items())
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """A ValueError inside says that crystal `name` is not in this space."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name} is not in this space: {error}") from error
 
 
 def _name(group: SpaceGroup) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sampler.environment import Candidate, Environment
 from sampler.environments.sequence_where import restricted_words
+from sampler.spelling import Spelling
 
 ALPHABETS = {
     "dna": "ACGT",
@@ -155,6 +157,21 @@ class Sequence(Environment):
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `sequence` and `length`."""
         return [{"sequence": word, "length": len(word)} for word in self.keys(states)]
+
+    def spelling(self) -> Spelling | None:
+        """Step t writes column t, or stops; None with `both_ends`."""
+        if self.both_ends:
+            return None
+        n_letters, end = self.n_actions - self.has_stop, self.max_length
+        steps, actions = np.indices((self.max_steps, self.n_actions))
+        is_stop = actions >= n_letters
+        return Spelling(
+            allowed=self._allowed[: self.max_steps].cpu().numpy(),
+            is_final=is_stop | (steps == self.max_steps - 1),
+            columns=np.where(is_stop, end, steps),
+            numbers=np.where(is_stop, 1, actions + 1),
+            inputs=np.where(is_stop, end * n_letters, steps * n_letters + actions),
+        )
 
     def restricted(self, where: Mapping[str, Any]) -> Environment:
         """Only words that satisfy `where`; its keys stand in the class docstring."""

@@ -65,12 +65,15 @@ def test_replay_and_local_search_work_with_a_range() -> None:
     assert torch.equal(net.replay.log_reward, log_reward(net.replay.states))
 
 
-def test_beta_is_one_unless_told() -> None:
-    net = GFlowNet(GRID, hidden=(8,), beta_range=RANGE)
-    assert torch.equal(net.sample(9, seed=1), net.sample(9, seed=1, beta=1.0))
-    without_one = GFlowNet(GRID, hidden=(8,), beta_range=(2.0, 4.0))
-    with pytest.raises(ValueError, match=r"beta: expected one in \(2.0, 4.0\), got 1.0"):
-        without_one.sample(3)
+@pytest.mark.parametrize(
+    ("beta_range", "default"), [(RANGE, 1.0), ((2.0, 4.0), 2.0), ((0.25, 0.5), 0.5)]
+)
+def test_beta_is_one_or_the_nearest_to_it_unless_told(
+    beta_range: tuple[float, float], default: float
+) -> None:
+    net = GFlowNet(GRID, hidden=(8,), beta_range=beta_range)
+    assert torch.equal(net.sample(9, seed=1), net.sample(9, seed=1, beta=default))
+    assert net.log_z == net.log_z_at(default)
 
 
 @pytest.mark.parametrize("beta", [0.4, 4.1, -1.0, float("nan")])

@@ -11,9 +11,7 @@ from sampler.exact import terminal_distribution
 from sampler.losses import Balance, trajectory_balance
 
 GRID = environment("hyper_grid", n_dims=2, length=6)
-CRYSTAL = environment(
-    "crystal", elements=["Mg", "O"], space_groups=[194, 225], n_atoms=(2, 8), n_bins=8
-)
+TREE = environment("sequence", alphabet="ACGT", min_length=1, max_length=3)
 
 
 def log_reward(states: Tensor) -> Tensor:
@@ -51,7 +49,7 @@ def test_samples_follow_the_exact_distribution() -> None:
 
 
 def test_log_prob_is_exact_on_a_grid_and_on_a_tree() -> None:
-    for net in (small_net(), GFlowNet(CRYSTAL, hidden=(16,))):
+    for net in (small_net(), GFlowNet(TREE, hidden=(16,))):
         states, probabilities = terminal_distribution(net)
         assert torch.allclose(net.log_prob(states).exp(), probabilities, atol=1e-6, rtol=1e-4)
 
@@ -59,7 +57,7 @@ def test_log_prob_is_exact_on_a_grid_and_on_a_tree() -> None:
 def test_log_prob_of_a_large_space_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
     net = small_net()
     states, probabilities = terminal_distribution(net)
-    monkeypatch.setattr("sampler.gflownet._MAX_STATES_ENUMERATED", 10)
+    monkeypatch.setattr("sampler.sampling._MAX_STATES_ENUMERATED", 10)
     estimate = net.log_prob(states, n_samples=200)
     assert torch.allclose(estimate, probabilities.log(), atol=0.3)
 
@@ -134,6 +132,22 @@ def test_examples_alone_make_a_batch() -> None:
     target = GRID.from_keys(["5,5", "0,1"])
     losses = small_net().train(log_reward, 3, 8, examples=target, example_fraction=1.0)
     assert len(losses) == 3
+
+
+def test_examples_without_a_share_are_refused() -> None:
+    """They would be ignored, and nobody would notice."""
+    target = GRID.from_keys(["5,5"])
+    with pytest.raises(ValueError, match="example_fraction: expected above 0, got 0, with 1 exa"):
+        small_net().train(log_reward, 1, 8, examples=target)
+
+
+def test_log_prob_of_many_states_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = GFlowNet(TREE, hidden=(8,))
+    states, probabilities = terminal_distribution(net)
+    whole = net.log_prob(states)
+    monkeypatch.setattr("sampler.probabilities._AT_ONCE", 10)
+    assert torch.allclose(net.log_prob(states), whole, atol=1e-6)
+    assert torch.allclose(whole.exp(), probabilities, atol=1e-6)
 
 
 def test_example_share_of_a_batch() -> None:

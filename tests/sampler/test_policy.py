@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sampler import policy as policy_module
+from sampler.activations import CHUNK, Activations
 from sampler.policy import (
     N_COMPONENTS,
-    Activations,
     Policy,
     log_probability,
     masked_log_softmax,
@@ -65,7 +64,7 @@ def test_recalled_outputs_and_gradients_are_those_of_autograd(sizes: list[int]) 
 
 
 def test_gradients_of_more_rows_than_a_chunk() -> None:
-    n = 2 * policy_module._CHUNK + 7
+    n = 2 * CHUNK + 7
     assert_same_as_autograd(make(), [random_inputs(n - 5), random_inputs(5, seed=3)])
 
 

@@ -242,3 +242,23 @@ def test_it_keeps_hold_of_a_rare_mode(kind: str) -> None:
         return float(net.log_prob(target))
 
     assert trained({"kind": kind, "fraction": 0.25}) > trained(None) + 1
+
+
+def test_a_fraction_of_one_goes_on_finding() -> None:
+    """All but one of a batch are replayed; that one brings new candidates into the buffer."""
+    net = GFlowNet(LINE, hidden=(8,), exploration=1.0, replay={"fraction": 1.0})
+    net.train(lambda states: states[:, 0].double(), 1, 4)
+    assert net.replay is not None
+    known = {tuple(state) for state in net.replay.states.tolist()}
+    batches: list[list[list[int]]] = []
+
+    def recording(states: Tensor) -> Tensor:
+        batches.append(states.tolist())
+        return states[:, 0].double()
+
+    net.train(recording, 40, 4)
+    assert len(net.replay) > len(known)
+    for batch in batches[1:]:  # batches[0] is the buffer's, which is asked for again
+        assert len(batch) == 4
+        assert sum(tuple(state) not in known for state in batch) <= 1
+        known |= {tuple(state) for state in batch}
