@@ -16,9 +16,20 @@ from sampler.registry import resolve
 if TYPE_CHECKING:
     from sampler.baselines import Random
     from sampler.environment import Environment
+    from sampler.genetic import Genetic
     from sampler.gflownet import GFlowNet
+    from sampler.mcmc import Mcmc
 
-__all__ = ["ENVIRONMENTS", "LOSSES", "SAMPLERS", "GFlowNet", "Random", "environment"]
+__all__ = [
+    "ENVIRONMENTS",
+    "LOSSES",
+    "SAMPLERS",
+    "GFlowNet",
+    "Genetic",
+    "Mcmc",
+    "Random",
+    "environment",
+]
 
 ENVIRONMENTS: dict[str, str] = {
     "crystal": "sampler.environments.crystal:Crystal",
@@ -33,7 +44,9 @@ ENVIRONMENTS: dict[str, str] = {
     "torus": "sampler.environments.torus:Torus",
 }
 SAMPLERS: dict[str, str] = {
+    "genetic": "sampler.genetic:Genetic",
     "gflownet": "sampler.gflownet:GFlowNet",
+    "mcmc": "sampler.mcmc:Mcmc",
     "random": "sampler.baselines:Random",
 }
 LOSSES: dict[str, str] = {
@@ -44,7 +57,12 @@ LOSSES: dict[str, str] = {
     "trajectory_balance": "sampler.losses:trajectory_balance",
 }
 
-_LAZY = {"GFlowNet": SAMPLERS["gflownet"], "Random": SAMPLERS["random"]}
+_LAZY = {
+    "GFlowNet": SAMPLERS["gflownet"],
+    "Genetic": SAMPLERS["genetic"],
+    "Mcmc": SAMPLERS["mcmc"],
+    "Random": SAMPLERS["random"],
+}
 
 
 def environment(kind: str, **options: Any) -> Environment:

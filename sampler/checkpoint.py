@@ -50,6 +50,6 @@ def read(
     if content.get("shape") != shape:
         raise ValueError(
             f"{path}: made for {content.get('shape')}, but this sampler is {shape}; "
-            "use the same space and hidden widths as when it was saved"
+            "use the same kind of sampler, space and hidden widths as when it was saved"
         )
     return dict(content)
