@@ -152,7 +152,7 @@ def test_a_file_of_another_network_is_refused(other: dict, tmp_path: Path) -> No
     made("discrete", {"hidden": (8,)}).save(tmp_path / "net.pt")
     net = made("discrete", {"hidden": (8,), **other})
     weights = [parameter.clone() for parameter in net.policy.parameters()]
-    with pytest.raises(ValueError, match="same space and hidden widths"):
+    with pytest.raises(ValueError, match="same kind of sampler, space and hidden widths"):
         net.load(tmp_path / "net.pt")
     for before, after in zip(weights, net.policy.parameters(), strict=True):
         assert torch.equal(before, after)
