@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (the path is set before the packages are looked for)
 """The CHGNet ladder on random crystals: CPU seconds, failures and rank correlation of each level.
 
 `python benchmarks/chgnet_ladder.py [N] [SEED]` builds N random charge-neutral crystals (25 if not
@@ -9,12 +10,16 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
+
+# benchmarks/sampler.py has the name of a package, and its folder comes first on the path.
+sys.path[0] = str(Path(__file__).parent.parent)
 
 import numpy as np
 from pymatgen.core import Structure
-from random_crystals import random_crystals
 from scipy.stats import spearmanr
 
+from benchmarks.random_crystals import random_crystals
 from oracles.crystals import CHGNetFormationEnergy
 
 LEVELS = [

@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (the path is set before the packages are looked for)
 """What Prefect and MLflow cost: a round of the Branin campaign without them against with them.
 
     .venv/bin/python benchmarks/overhead.py --repeats 3
@@ -11,9 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+# benchmarks/sampler.py has the name of a package, and its folder comes first on the path.
+sys.path[0] = str(Path(__file__).parent.parent)
 
 from flows.campaign import prefect_server, run_as_flow
 from flows.execution import local_runner

@@ -127,7 +127,7 @@ def assemble(config: CampaignConfig, folder: Path) -> Parts:
         _part(f"oracles.{i}", component, "oracles", problems)
         for i, component in enumerate(config.oracles)
     ]
-    model = _part("surrogate", _chosen_surrogate(config), "surrogates", problems)
+    model = _part("surrogate", config.surrogate, "surrogates", problems)
     acquisition = _part("acquisition", config.acquisition, "acquisitions", problems)
     sampler_part = _part("sampler", config.sampler, "samplers", problems)
     environment = _made("space", space, problems)
@@ -157,13 +157,6 @@ def space_and_oracles(config: CampaignConfig, folder: Path) -> tuple[Environment
     if problems or space is None:
         raise ConfigError(problems)
     return space.make(), [rung.make() for rung in rungs if rung is not None]
-
-
-def _chosen_surrogate(config: CampaignConfig) -> Component:
-    if config.surrogate.kind != "auto":
-        return config.surrogate
-    kind = "multi_fidelity_gp" if len(config.oracles) > 1 else "gp"
-    return Component(kind=kind, **config.surrogate.options)
 
 
 def _part(where: str, component: Component, registry: str, problems: list[str]) -> Part | None:
@@ -321,7 +314,7 @@ def _resolved(
                 for component, part in zip(config.oracles, rungs, strict=True)
                 if part is not None
             ],
-            "surrogate": written(_chosen_surrogate(config).kind, model),
+            "surrogate": written(config.surrogate.kind, model),
             "acquisition": written(config.acquisition.kind, acquisition),
             "sampler": written(config.sampler.kind, sampler_part),
         }

@@ -1,4 +1,4 @@
-"""Surrogates: Gaussian processes over every fidelity, and what a query is worth (acquisition).
+"""Surrogates: models of a property at every fidelity, and what a query is worth (acquisition).
 
 Importing this package is cheap: torch is loaded with the first class that is asked for.
 """
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
         MultiFidelityGibbon,
         UpperConfidenceBound,
     )
+    from surrogate.auto import Auto
+    from surrogate.deep_kernel import DeepKernel
+    from surrogate.ensemble import Ensemble
     from surrogate.gp import GP, MultiFidelityGP
     from surrogate.surrogate import Surrogate
 
 SURROGATES: dict[str, str] = {
+    "auto": "surrogate.auto:Auto",
     "gp": "surrogate.gp:GP",
     "multi_fidelity_gp": "surrogate.gp:MultiFidelityGP",
+    "deep_kernel": "surrogate.deep_kernel:DeepKernel",
+    "ensemble": "surrogate.ensemble:Ensemble",
 }
 """Surrogate classes by kind, as "module:Class"."""
 
@@ -36,6 +42,9 @@ __all__ = [
     "GP",
     "SURROGATES",
     "Acquisition",
+    "Auto",
+    "DeepKernel",
+    "Ensemble",
     "LogExpectedImprovement",
     "MultiFidelityGP",
     "MultiFidelityGibbon",
@@ -47,6 +56,9 @@ _HOMES = {
     "Surrogate": "surrogate.surrogate",
     "GP": "surrogate.gp",
     "MultiFidelityGP": "surrogate.gp",
+    "Auto": "surrogate.auto",
+    "DeepKernel": "surrogate.deep_kernel",
+    "Ensemble": "surrogate.ensemble",
     "Acquisition": "surrogate.acquisition",
     "LogExpectedImprovement": "surrogate.acquisition",
     "MultiFidelityGibbon": "surrogate.acquisition",

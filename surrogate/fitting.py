@@ -65,7 +65,7 @@ def _closure(
         for parameter in free:
             parameter.grad = None
         covariance = observation_covariance(prior, seen, of)
-        loss, slope = _negative_log_likelihood(covariance.detach(), seen.y)
+        loss, slope = negative_log_likelihood(covariance.detach(), seen.y)
         log_prior = prior.log_prior() / len(seen)
         torch.autograd.backward([covariance, log_prior], [slope, -torch.ones_like(log_prior)])
         return loss - log_prior.detach(), [parameter.grad for parameter in free]
@@ -73,7 +73,7 @@ def _closure(
     return evaluate
 
 
-def _negative_log_likelihood(covariance: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def negative_log_likelihood(covariance: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """-log N(y; 0, K) / n and its gradient by K: (K^-1 - a a^T) / 2n, a = K^-1 y.
 
     Rasmussen & Williams 2006, eqs. 5.8-5.9. Explicit, because differentiating through the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def test_a_campaign_leaves_what_its_directory_promises(small: Campaign) -> None:
     }
     written = yaml.safe_load((small.directory / "config.resolved.yaml").read_text())
     assert written["sampler"]["learning_rate"] == 1e-3  # every default is written out
-    assert written["surrogate"]["kind"] == "multi_fidelity_gp"
+    assert written["surrogate"]["kind"] == "auto"
+    assert written["surrogate"]["max_exact"] == 1000
+    decision = json.loads((small.directory / "rounds/001/decision.json").read_text())
+    assert decision["surrogate"]["chosen"] == "multi_fidelity_gp"
 
 
 def test_the_same_seed_is_the_same_ledger_and_another_is_another(
@@ -230,8 +234,9 @@ def test_a_ladder_of_one_oracle(tmp_path: Path) -> None:
         acquisition={"kind": "log_ei"},
     )
     with Campaign.from_config(config, tmp_path / "run") as campaign:
-        assert campaign.config.surrogate.kind == "gp"
         campaign.run()
+        decision = json.loads((tmp_path / "run/rounds/001/decision.json").read_text())
+        assert decision["surrogate"]["chosen"] == "gp"
         assert campaign.ledger.spend() == 7
 
 
