@@ -23,7 +23,7 @@ class AcquisitionReward:
     An acquisition spans anything from a tenth of a nat (a flat reward teaches the sampler nothing)
     to thousands (a needle that it never finds). β = SHARPNESS / (q₉₉ − q₉₀) of the reference sample
     brings every round to the same scale, whatever the length of the lower tail; `top` is q₉₉. dx is
-    the environment's measure: a finely gridded cell must not draw every sample to itself.
+    the environment's measure, `Environment.log_measure`.
     """
 
     environment: Environment

@@ -66,3 +66,45 @@ def roll_back(
         masks,
         is_reversed=True,
     )
+
+
+def every_way_back(
+    environment: Environment, terminal_states: Tensor
+) -> tuple[Trajectories, Tensor]:
+    """All trajectories that end in `terminal_states`, in a space with `Environment.n_ways`.
+
+    And the index of the state that each leads to, `(ways,)`.
+    """
+    states = terminal_states
+    origins = torch.arange(len(states), device=states.device)
+    steps: list[tuple[Tensor, ...]] = []
+    while bool((mask := environment.backward_mask(states)).any()):
+        check_length(environment.max_steps, len(steps), states)
+        is_open = mask.any(dim=1)
+        mask[:, 0] |= ~is_open  # ways that are complete wait for the others
+        rows, actions = mask.nonzero(as_tuple=True)
+        states, origins, is_open = states[rows], origins[rows], is_open[rows]
+        parents = states.clone()
+        parents[is_open] = environment.step_back(states[is_open], actions[is_open])
+        steps = [tuple(column[rows] for column in step) for step in steps]
+        steps.append((parents, actions, states, is_open))
+        states = parents
+    ways = torch.arange(len(states), device=states.device)
+    taken: list[tuple[Tensor, ...]] = [
+        (ways[is_open], parents[is_open], actions[is_open], children[is_open])
+        for parents, actions, children, is_open in steps
+    ]
+    rows, parents, actions, children = columns(taken)
+    trajectories = Trajectories(
+        terminal_states[origins],
+        rows,
+        parents,
+        actions,
+        None
+        if environment.action_heads is None
+        else environment.amounts_between(parents, actions, children),
+        children,
+        environment.forward_mask(parents),
+        is_reversed=True,
+    )
+    return trajectories, origins

@@ -42,6 +42,11 @@ class Environment(ABC):
     """An upper bound on the length of a trajectory."""
     is_tree: bool = False
     """Whether exactly one trajectory leads to each state: the backward policy has no choice."""
+    n_ways: int | None = None
+    """At most so many trajectories lead to a state, few enough that `log_prob` sums over them all.
+
+    None: too many, or undoing an action leads to a range of parents.
+    """
     action_heads: Tensor | None = None
     """The head that each action draws its amount from, `(a,)` int64, -1 for none; None: discrete.
     """
@@ -142,9 +147,9 @@ class Environment(ABC):
     def log_measure(self, states: Tensor) -> Tensor:
         """Log of the volume that each terminal state stands for, `(n,)` float64; 0 by default.
 
-        Where states grid a continuous parameter into b bins, each stands for 1/b of its range.
-        A sampler whose reward is weighted so gives a space with three such parameters no more
-        room than one with a single parameter; unweighted, finer grids would draw all samples.
+        For spaces whose states grid a continuum into cells: a reward times this volume makes a
+        density of it, whatever the grid. Unweighted, finely gridded parts would draw all samples.
+        Actions with amounts need none: their densities are those of the continuum already.
         """
         return states.new_zeros(len(states)).double()
 
@@ -159,8 +164,9 @@ def _moved(value: Any, device: Any, done: dict[int, Any]) -> Any:
 
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)(_moved(item, device, done) for item in value)
+    if isinstance(value, list | tuple):
+        items = [_moved(item, device, done) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
         return {key: _moved(item, device, done) for key, item in value.items()}
     is_ours = type(value).__module__.partition(".")[0] == "sampler" or isinstance(

@@ -115,8 +115,9 @@ def check_keys(where: Mapping[str, Any], known: Collection[str]) -> None:
 
 def interval(value: Any, key: str) -> tuple[float, float]:
     """Read a number (exactly it) or a pair [low, high], both inclusive; ValueError names `key`."""
-    pair = (value, value) if isinstance(value, int | float) else value
-    if not isinstance(pair, list | tuple) or len(pair) != 2:
+    pair = value if isinstance(value, list | tuple) else (value, value)
+    are_numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in pair)
+    if len(pair) != 2 or not are_numbers:
         raise ValueError(f"where: {key}: expected a number or [low, high], got {value!r}")
     low, high = float(pair[0]), float(pair[1])
     if not low <= high:

@@ -15,7 +15,7 @@ from sampler.environment import Environment
 from sampler.exact import TooManyStatesError, lookup, terminal_distribution
 from sampler.losses import Need
 from sampler.policy import Policy, masked_log_softmax
-from sampler.probabilities import backward_log_ratio, log_ratio
+from sampler.probabilities import backward_log_ratio, log_ratio, summed_log_prob
 from sampler.restricted_sampling import n_at_once, sample_restricted
 from sampler.rollout import Behaviour, roll_out
 
@@ -108,13 +108,17 @@ class Sampling:
     ) -> Tensor:
         """Log-probability (density) of sampling each terminal state, `(n,)` float64.
 
-        Exact where one trajectory leads to each state (a tree), and by enumeration in a discrete
-        space of at most 50 000 states without `beta_range`. Elsewhere an estimate from `n_samples`
-        backward trajectories τ, log mean P_F(τ) / P_B(τ | x), which is too low on average and exact
-        in the limit;
+        Exact where one trajectory leads to each state (a tree) or a few (`Environment.n_ways`), and
+        by enumeration in a discrete space of at most 50 000 states without `beta_range`. Elsewhere
+        an estimate from `n_samples` backward trajectories τ, log mean P_F(τ) / P_B(τ | x), which is
+        too low on average and exact in the limit;
         `sampler.evaluation.estimated_log_prob` gives its standard error.
         """
         states = states.to(self.device)
+        if self.environment.n_ways is not None:
+            policy = self.policy if self._average is None else self._average
+            conditions = self._conditions(beta, len(states))
+            return summed_log_prob(self.environment, policy, states, conditions)
         generator = torch.Generator(self.device).manual_seed(seed)
         ratio, has_branches = self._backward_log_ratio(states, generator, beta)
         if self.environment.is_tree or not has_branches:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.environments.crystal_positions import WyckoffPosition, orbit_operations
+from sampler.environments.crystal_wyckoff_positions import WyckoffPosition, orbit_operations
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float, float]

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from sampler.environments.crystal_bounds import Bounds, Stretch, rounded_inward
-from sampler.environments.crystal_parameters import CellParameters
-from sampler.environments.crystal_ranges import (
+from sampler.environments.crystal_parameters import (
     PARAMETERS,
+    CellParameters,
     Ranges,
+    check_volume_per_atom,
     conflict_of,
     lattice_of,
     read_ranges,
@@ -58,6 +59,10 @@ class Cell(CellParameters):
     `lengths` in Å and `angles` in degrees: [low, high], or one such range for each of a, b, c
     (alpha, beta, gamma). `volume_per_atom` in Å³. ValueError for ranges that are none, and where
     no lattice system has a cell.
+
+    A value stands for the interval of 0.01 degrees or 0.0001 Å that rounds to it, and a sampler's
+    density of it is the one at the middle of that interval, not the mean over it: near enough
+    unless a range has a few values only (of a single value, 0.994 where it should be 1).
     """
 
     def __init__(
@@ -69,11 +74,7 @@ class Cell(CellParameters):
     ) -> None:
         if not 0 < min_volume_factor < 1:
             raise ValueError(f"min_volume_factor: expected 0 < f < 1, got {min_volume_factor:g}")
-        if volume_per_atom is not None and not 0 < volume_per_atom[0] < volume_per_atom[1]:
-            raise ValueError(
-                f"volume_per_atom: expected [low, high] with 0 < low < high, in Å³, got "
-                f"{list(volume_per_atom)}"
-            )
+        check_volume_per_atom(volume_per_atom)
         self.min_volume_factor = min_volume_factor
         self.volume_per_atom = volume_per_atom
         super().__init__([*read_ranges("angles", angles), *read_ranges("lengths", lengths)])
@@ -217,7 +218,8 @@ class Cell(CellParameters):
             return None
         return (
             f"volume_per_atom {list(self.volume_per_atom or ())}: no {SYSTEMS[system]} cell of "
-            f"{n_atoms} atoms has it with lengths {self._shown(3)} Å; widen one of the two"
+            f"{n_atoms} atom{'s' * (n_atoms != 1)} has it with lengths {self._shown(3)} Å; widen "
+            "one of the two"
         )
 
     def narrowed(
@@ -229,11 +231,9 @@ class Cell(CellParameters):
 
         ValueError where they lie outside, or no lattice system has a cell in them.
         """
-        angles = {} if angles is None else angles
-        lengths = {} if lengths is None else lengths
         inner = [
-            *read_ranges("angles", angles, self.limits),
-            *read_ranges("lengths", lengths, self.limits),
+            *read_ranges("angles", angles or {}, self.limits),
+            *read_ranges("lengths", lengths or {}, self.limits),
         ]
         named = dict(zip(PARAMETERS, inner, strict=True))
         return Cell(

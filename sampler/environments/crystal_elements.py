@@ -24,6 +24,8 @@ def elements_by_electronegativity(symbols: Sequence[str]) -> list[Element]:
     for symbol in symbols:
         if not Element.is_valid_symbol(symbol):
             raise ValueError(f"elements: {symbol!r} is not the symbol of an element")
+        if Element.from_Z(Element(symbol).Z).symbol != symbol:
+            raise ValueError(f"elements: {symbol!r} is an isotope of hydrogen: give H")
     if len(set(symbols)) < len(symbols):
         raise ValueError(f"elements: a symbol is repeated in {list(symbols)}")
     elements = [Element(symbol) for symbol in symbols]
@@ -75,8 +77,9 @@ def atomic_volumes(elements: Sequence[Element]) -> NDArray[np.float64]:
 
 
 def _radius(element: Element) -> float:
-    measured = element.atomic_radius or element.atomic_radius_calculated
-    return _COVALENT_RADII[element.symbol] if measured is None else float(measured)
+    if element.symbol in _COVALENT_RADII:
+        return _COVALENT_RADII[element.symbol]
+    return float(element.atomic_radius or element.atomic_radius_calculated)
 
 
 def _electronegativity(element: Element) -> float:

@@ -114,10 +114,6 @@ class Formulas:
         at = self._progress(counts, groups)
         return torch.cat([self._next_elements(at), self._may_end(at)[:, None]], dim=1)
 
-    def is_valid(self, counts: Tensor, groups: Tensor) -> Tensor:
-        """Whether a whole composition follows the rules, `(n,)`; any counts from 0 will do."""
-        return self.done_mask(counts, groups)
-
     def count_mask(self, counts: Tensor, groups: Tensor, pending: Tensor) -> Tensor:
         """Numbers of atoms 1 … most that element `pending` `(n,)` may have, `(n, c)`.
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from sampler.environments.crystal_alternatives import Compositions
+from sampler.environments.crystal_formula_rules import Compositions
 from sampler.environments.crystal_rules import Wish
 
 STAGE = 0

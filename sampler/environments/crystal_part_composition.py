@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sampler.environments.crystal_alternatives import Compositions
+from sampler.environments.crystal_formula_rules import Compositions
 from sampler.environments.crystal_part import Columns, Part
 from sampler.environments.crystal_rules import Wish
 

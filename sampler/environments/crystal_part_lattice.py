@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sampler.environments.crystal_alternatives import Compositions
 from sampler.environments.crystal_bounds import Bounds
 from sampler.environments.crystal_cell import Cell
+from sampler.environments.crystal_formula_rules import Compositions
 from sampler.environments.crystal_part import Columns, Part
 from sampler.environments.crystal_rules import Wish
 

@@ -9,7 +9,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sampler.environments.crystal_alternatives import Compositions
 from sampler.environments.crystal_classes import (
     CRYSTAL_LATTICE_SYSTEMS,
     POINT_SYMMETRIES,
@@ -17,6 +16,7 @@ from sampler.environments.crystal_classes import (
     point_symmetry,
 )
 from sampler.environments.crystal_features import group_features
+from sampler.environments.crystal_formula_rules import Compositions
 from sampler.environments.crystal_part import Columns, Part
 from sampler.environments.crystal_rules import Wish
 from sampler.environments.crystal_symmetry import SpaceGroup

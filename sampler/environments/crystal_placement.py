@@ -1,9 +1,8 @@
-"""From a crystal's symmetry, composition and cell to atoms, and back from a pymatgen Structure.
+"""From a crystal's symmetry, composition and cell to atoms at random on Wyckoff sites.
 
 Wyckoff positions and distance tolerances are pyxtal's, shipped as tables, and sites are chosen by
-its rule. The loop
-is our own, because `pyxtal.from_random` may choose sites that leave a remainder nothing fits and
-then tries up to 4000 times: seconds a crystal where this takes milliseconds.
+its rule. The loop is our own, because `pyxtal.from_random` may choose sites that leave a remainder
+nothing fits and then tries up to 4000 times: seconds a crystal where this takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from sampler.environments.crystal_distances import clearance, tolerance
-from sampler.environments.crystal_positions import orbit_operations, wyckoff_positions
 from sampler.environments.crystal_symmetry import SpaceGroup, can_finish, space_group
+from sampler.environments.crystal_wyckoff_positions import orbit_operations, wyckoff_positions
 
 N_TRIES = 20
 """How often all atoms are placed anew before a crystal counts as impossible to place."""
@@ -104,23 +102,6 @@ def choose_sites(
             left[0] -= chosen[-1][1].multiplicity
         left.pop(0)
     return chosen
-
-
-def read(structure: Structure, symmetry_tolerance: float = 0.01) -> Blueprint:
-    """What a Structure's space group, conventional cell and composition are; the key is empty.
-
-    A structure that says its space group in `properties["space_group"]` is taken to be in the
-    conventional cell already; any other is analysed and standardised by spglib.
-    """
-    if not structure.is_ordered:
-        raise ValueError(f"{structure.formula}: expected whole atoms, got a disordered structure")
-    number = (structure.properties or {}).get("space_group")
-    if number is None:
-        analyzer = SpacegroupAnalyzer(structure, symprec=symmetry_tolerance)
-        number = analyzer.get_space_group_number()
-        structure = analyzer.get_refined_structure()
-    counts = {symbol: round(n) for symbol, n in structure.composition.get_el_amt_dict().items()}
-    return Blueprint("", int(number), counts, tuple(structure.lattice.parameters))
 
 
 def _fits(

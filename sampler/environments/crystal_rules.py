@@ -1,22 +1,31 @@
-"""What a crystal's composition has to obey, from options or a restriction to exact masks."""
+"""What a crystal has to obey, from checked options or a restriction to exact masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from pymatgen.core.periodic_table import Element
 from torch import Tensor
 
-from sampler.environments.crystal_alternatives import Alternatives, Compositions
 from sampler.environments.crystal_cell import Cell
 from sampler.environments.crystal_elements import oxidation_states
 from sampler.environments.crystal_formula import FormulaRules, Formulas
+from sampler.environments.crystal_formula_rules import Alternatives, Compositions
+from sampler.environments.crystal_site_automaton import site_automaton
 from sampler.environments.crystal_site_classes import SiteClasses, site_classes
 from sampler.environments.crystal_sites import WyckoffSites
 from sampler.environments.crystal_symmetry import SpaceGroup
-from sampler.environments.crystal_wyckoff import site_automaton
+
+PARTS = ("space_group", "composition", "lattice")
+POSITIONS = ("none", "wyckoff")
+
+_MOST = {"n_elements": 7, "n_atoms": 400, "n_atoms_per_element": 400}
+"""Tables of larger numbers would take minutes and gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class CrystalRules:
         # More atoms than the elements may have together are no limit.
         self.n_atoms = (n_atoms[0], min(n_atoms[1], self.n_elements[1] * n_atoms_per_element[1]))
         self.n_atoms_per_element = n_atoms_per_element
-        self.most = n_atoms_per_element[1]
+        self.most = min(n_atoms_per_element[1], n_atoms[1])
         self.pure_elements = pure_elements
         self._is_group_first = is_group_first
         self.mixed_valence = mixed_valence
@@ -68,10 +77,9 @@ class CrystalRules:
 
     def everything(self, cell: Cell) -> Wish:
         """All crystals whose cells `cell` allows."""
-        low, high = self.n_atoms_per_element
-        allowed = torch.zeros(len(self.elements), high + 1, dtype=torch.bool)
+        allowed = torch.zeros(len(self.elements), self.most + 1, dtype=torch.bool)
         allowed[:, 0] = True
-        allowed[:, low:] = True
+        allowed[:, self.n_atoms_per_element[0] :] = True
         everything = torch.ones(len(self.groups), dtype=torch.bool)
         return Wish(everything, (allowed,), self.n_elements, self.n_atoms, cell)
 
@@ -129,3 +137,68 @@ def _charges(elements: Sequence[Element], pure_elements: bool) -> tuple[tuple[in
             "charge_neutral; leave it out, or set pure_elements: true or charge_neutral: false"
         )
     return states
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError, one line, that names the first impossible option.
+
+    The cell's ranges are `Cell`'s to check, single elements `elements_by_electronegativity`'s.
+    """
+    elements = options["elements"]
+    if not _is_list(elements, str) or len(elements) == 0:
+        raise _expected("elements", "a list of at least one symbol", elements)
+    for name, most in _MOST.items():
+        _check_numbers(name, options[name], most)
+    if options["n_elements"][0] > len(elements):
+        raise ValueError(
+            f"n_elements: at least {options['n_elements'][0]} asked, {len(elements)} listed"
+        )
+    _check_groups(options["space_groups"])
+    for name in ("charge_neutral", "mixed_valence", "pure_elements"):
+        if not isinstance(options[name], bool):
+            raise _expected(name, "true or false", options[name])
+    if options["positions"] not in POSITIONS:
+        raise _expected("positions", f"one of {', '.join(POSITIONS)}", options["positions"])
+    distance = options["min_distance"]
+    if not _is_a(distance, Real) or not 0 <= distance < math.inf:
+        raise _expected("min_distance", "a number of 0 or more", distance)
+    _check_order(options["order"], options["volume_per_atom"] is not None)
+
+
+def _check_numbers(name: str, given: Any, most: int) -> None:
+    if not _is_list(given, Integral) or len(given) != 2 or not 1 <= given[0] <= given[1]:
+        raise _expected(name, "two whole numbers with 1 <= low <= high", given)
+    if given[1] > most:
+        raise ValueError(f"{name}: expected at most {most}, got {given[1]}")
+
+
+def _check_groups(numbers: Any) -> None:
+    if numbers is None:
+        return
+    is_set = _is_list(numbers, Integral) and 0 < len(numbers) == len(set(numbers))
+    if not is_set or not 1 <= min(numbers) <= max(numbers) <= 230:
+        raise _expected("space_groups", "a list of numbers from 1 to 230, none twice", numbers)
+
+
+def _check_order(order: Any, has_volume: bool) -> None:
+    if not _is_list(order, str) or sorted(order) != sorted(PARTS):
+        raise _expected("order", f"{', '.join(PARTS)} in some order", order)
+    if order.index("lattice") < order.index("space_group"):
+        raise ValueError("order: the lattice comes after the space_group, which says what is free")
+    if has_volume and order[-1] != "lattice":
+        raise ValueError(
+            f"order: with volume_per_atom the lattice comes last, got {list(order)}: which cells "
+            "are allowed then depends on the number of atoms"
+        )
+
+
+def _is_list(given: Any, kind: type) -> bool:
+    return isinstance(given, list | tuple | range) and all(_is_a(each, kind) for each in given)
+
+
+def _is_a(given: Any, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)
+
+
+def _expected(name: str, what: str, given: Any) -> ValueError:
+    return ValueError(f"{name}: expected {what}, got {given!r}")

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sampler.environments.crystal_wyckoff import SiteAutomaton
+from sampler.environments.crystal_site_automaton import SiteAutomaton
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sampler.environments.crystal_asymmetric import into_ranges
-from sampler.environments.crystal_positions import RESOLUTION, wyckoff_positions
 from sampler.environments.crystal_site_tables import SiteTables
+from sampler.environments.crystal_wyckoff_positions import RESOLUTION, wyckoff_positions
 
 N_SITES, N_DRAWN, HEAD = 0, 1, 2
 """Columns: how many sites are taken, how many coordinates of the last one are drawn; then sites."""

@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from sampler.environments.crystal_asymmetric import ranges
-from sampler.environments.crystal_positions import RESOLUTION, WyckoffPosition, wyckoff_positions
+from sampler.environments.crystal_site_automaton import SiteAutomaton, site_automaton
 from sampler.environments.crystal_symmetry import SpaceGroup
-from sampler.environments.crystal_wyckoff import SiteAutomaton, site_automaton
+from sampler.environments.crystal_wyckoff_positions import (
+    RESOLUTION,
+    WyckoffPosition,
+    wyckoff_positions,
+)
 
 
 @dataclass(frozen=True)

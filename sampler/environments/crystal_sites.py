@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sampler.environments.crystal_positions import RESOLUTION
 from sampler.environments.crystal_site_columns import (
     HEAD,
     N_DRAWN,
@@ -35,6 +34,7 @@ from sampler.environments.crystal_site_columns import (
 )
 from sampler.environments.crystal_site_tables import site_tables
 from sampler.environments.crystal_symmetry import SpaceGroup
+from sampler.environments.crystal_wyckoff_positions import RESOLUTION
 
 _FREQUENCIES = (1.0, 1.6180339887, 2.7182818285)
 """Make phases of different sites differ in `WyckoffSites.inputs`."""

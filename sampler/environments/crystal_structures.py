@@ -10,25 +10,21 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import spglib
 from numpy.typing import NDArray
 from pymatgen.core.lattice import Lattice
-from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from sampler.environments.crystal_distances import closest_pair
 from sampler.environments.crystal_placement import PlacementError
-from sampler.environments.crystal_positions import (
+from sampler.environments.crystal_standard import SYMMETRY_TOLERANCE, found_space_group, standard
+from sampler.environments.crystal_text import NamedSite
+from sampler.environments.crystal_wyckoff_positions import (
     RESOLUTION,
     WyckoffPosition,
-    hall_number,
     orbit_operations,
     symmetry_operations,
     wyckoff_positions,
 )
-
-SYMMETRY_TOLERANCE = 0.01
-"""How far atoms may lie from symmetric places, Å: spglib's symprec."""
 
 _SLACK = 3.0
 """Distances within an orbit add up those of several atoms from their ideal places."""
@@ -52,8 +48,7 @@ class SitedCrystal:
     space_group: int
     lattice: tuple[float, ...]
     """a, b, c in Å, then alpha, beta, gamma in degrees."""
-    sites: tuple[tuple[str, str, Point], ...]
-    """Symbol of the element, letter of the Wyckoff position, its free coordinates (else 0)."""
+    sites: tuple[NamedSite, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -91,7 +86,7 @@ def build(
         to_unit_cell=True,
         properties={"space_group": crystal.space_group, "key": key},
     )
-    found = _space_group(structure, symmetry_tolerance)
+    found = found_space_group(structure, symmetry_tolerance)
     if found != crystal.space_group:
         raise OtherSymmetryError(
             f"{key}: expected space group {crystal.space_group}, spglib finds {found}"
@@ -99,25 +94,19 @@ def build(
     return structure
 
 
-def read_sites(
+def read_structure(
     structure: Structure, symmetry_tolerance: float = SYMMETRY_TOLERANCE
 ) -> SitedCrystal:
     """Return the space group, conventional cell and Wyckoff sites of a Structure.
 
-    One that says its space group in `properties["space_group"]` must be in our conventional cell
-    already; of each orbit, the first atom then gives the coordinates, so that this is the inverse
-    of `build`. Any other is analysed and standardised by spglib, and of the equivalent coordinates
-    of an orbit the smallest (x, then y, then z) are taken. Coordinates are rounded to 1 /
-    `RESOLUTION`. ValueError where the structure is disordered or not as symmetric as it says.
+    See `standard` for how these are found. In one that `build` made, the first atom of each orbit
+    gives the coordinates, so that this is the inverse of `build`; in any other, of the equivalent
+    coordinates of an orbit, the smallest (x, then y, then z) are taken. Coordinates are rounded to
+    1 / `RESOLUTION`. ValueError where the structure is no crystal, or not as symmetric as it says.
     """
-    if not structure.is_ordered:
-        raise ValueError(f"{structure.formula}: expected whole atoms, got a disordered structure")
-    number = (structure.properties or {}).get("space_group")
-    is_ours = number is not None
-    if number is None:
-        number, structure = _standardised(structure, symmetry_tolerance)
-    sites = _sites(int(number), structure, symmetry_tolerance, is_ours)
-    return SitedCrystal(int(number), tuple(structure.lattice.parameters), tuple(sites))
+    number, cell, is_ours = standard(structure, symmetry_tolerance)
+    sites = _sites(number, cell, symmetry_tolerance, is_ours)
+    return SitedCrystal(number, tuple(cell.lattice.parameters), tuple(sites))
 
 
 def _atoms(crystal: SitedCrystal) -> tuple[list[str], Floats, list[int]]:
@@ -143,34 +132,7 @@ def _position(number: int, letter: str) -> WyckoffPosition:
     raise ValueError(f"site {letter!r}: space group {number} has the positions {letters}")
 
 
-def _space_group(structure: Structure, tolerance: float) -> int | None:
-    found = spglib.get_symmetry_dataset(_cell(structure), symprec=tolerance)
-    return None if found is None else int(found.number)
-
-
-def _cell(structure: Structure) -> tuple[Floats, Floats, list[int]]:
-    """Vectors, fractional coordinates and atomic numbers, as spglib takes them."""
-    numbers = [site.specie.Z for site in structure]
-    return structure.lattice.matrix, structure.frac_coords, numbers
-
-
-def _standardised(structure: Structure, tolerance: float) -> tuple[int, Structure]:
-    """Space group, and the structure in our conventional cell, idealised."""
-    number = _space_group(structure, tolerance)
-    if number is None:
-        raise ValueError(f"{structure.formula}: spglib finds no space group")
-    found = spglib.get_symmetry_dataset(
-        _cell(structure), symprec=tolerance, hall_number=hall_number(number)
-    )
-    if found is None:
-        raise ValueError(f"{structure.formula}: spglib finds no cell in space group {number}")
-    species = [Element.from_Z(int(z)) for z in found.std_types]
-    return number, Structure(Lattice(found.std_lattice), species, found.std_positions)
-
-
-def _sites(
-    number: int, structure: Structure, tolerance: float, is_ours: bool
-) -> list[tuple[str, str, Point]]:
+def _sites(number: int, structure: Structure, tolerance: float, is_ours: bool) -> list[NamedSite]:
     """Wyckoff sites of a structure in our conventional cell, in the order of their first atoms."""
     symbols = [site.specie.symbol for site in structure]
     lattice, positions = structure.lattice, np.asarray(structure.frac_coords)
@@ -184,7 +146,7 @@ def _sites(
         ticks = _canonical(number, lattice, positions[orbit], tolerance, is_ours)
         if ticks is None:
             raise ValueError(
-                f"{structure.formula}: the {len(orbit)} atoms of {symbols[first]} like the one at "
+                f"the {len(orbit)} atoms of {symbols[first]} like the one at "
                 f"{np.round(positions[first], 4).tolist()} are on no Wyckoff position of space "
                 f"group {number} in its conventional cell"
             )
@@ -209,7 +171,7 @@ def _orbit(
         missing = np.round(images[~is_found][0] % 1, 4).tolist()
         raise ValueError(
             f"expected an atom at {missing}, as space group {number} asks in its conventional "
-            "cell; remove properties['space_group'] to have the structure analysed"
+            "cell; remove properties['key'] to have the structure analysed"
         )
     found = np.flatnonzero(is_near.any(axis=0) & same).tolist()
     return [first, *(i for i in found if i != first)]

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "hexagonal", "cubic")
 """Lattice systems; trigonal groups count as hexagonal: they are described in hexagonal axes."""
 
@@ -79,23 +76,6 @@ def can_finish(group: SpaceGroup, used: Uses, counts: Sequence[int]) -> bool:
     for count in counts:
         uses = with_element(group, uses, count)
     return len(uses) > 0
-
-
-def compatible_counts(group: SpaceGroup, tuples: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """`is_compatible` for every row of `tuples` `(t, k)`, one element a column; `(t,)`.
-
-    Rows are sorted first (elements are interchangeable) and share the work of equal prefixes.
-    """
-    memory: dict[tuple[int, ...], set[Uses]] = {(): {(0,) * len(group.fixed)}}
-
-    def uses_of(counts: tuple[int, ...]) -> set[Uses]:
-        if counts not in memory:
-            memory[counts] = with_element(group, uses_of(counts[:-1]), counts[-1])
-        return memory[counts]
-
-    unique, index = np.unique(np.sort(tuples, axis=1), axis=0, return_inverse=True)
-    answers = np.array([len(uses_of(tuple(row))) > 0 for row in unique.tolist()], dtype=bool)
-    return answers[index.reshape(-1)]
 
 
 def with_element(group: SpaceGroup, before: set[Uses], count: int) -> set[Uses]:

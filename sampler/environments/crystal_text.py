@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sampler.environments.crystal_placement import Blueprint
-from sampler.environments.crystal_positions import wyckoff_positions
+from sampler.environments.crystal_wyckoff_positions import wyckoff_positions
 
 _ATOMS = re.compile(r"([A-Z][a-z]?)([1-9][0-9]*)")
 _SITE = re.compile(r"([A-Z][a-z]?):([a-zA])(?:\(([0-9.,]+)\))?")
 
-Site = tuple[str, str, tuple[float, float, float]]
+NamedSite = tuple[str, str, tuple[float, float, float]]
 """Symbol of the element, letter of the Wyckoff position, free coordinates (0 where not free)."""
 
 
@@ -26,7 +26,7 @@ def format_key(space_group: int, counts: Mapping[str, int], lattice: Sequence[fl
     return f"{atoms} | {space_group} | {lengths} | {angles}"
 
 
-def format_sites(space_group: int, sites: Sequence[Site]) -> str:
+def format_sites(space_group: int, sites: Sequence[NamedSite]) -> str:
     """Text such as `Mg:c(0.2500) O:a`: sites with the coordinates that they leave free."""
     axes = {position.letter: position.axes for position in wyckoff_positions(space_group)}
     words = []
@@ -52,7 +52,7 @@ def parse_key(key: str) -> Blueprint:
         raise _malformed(key) from error
 
 
-def parse_key_with_sites(key: str) -> tuple[Blueprint, list[Site]]:
+def parse_key_with_sites(key: str) -> tuple[Blueprint, list[NamedSite]]:
     """Read `format_key`, ` | ` and `format_sites`; ValueError says what is wrong."""
     if key.count("|") != 4:
         raise _malformed(key)
@@ -64,12 +64,12 @@ def parse_key_with_sites(key: str) -> tuple[Blueprint, list[Site]]:
         raise ValueError(f"key {key!r}: {error}") from error
 
 
-def _parsed_sites(space_group: int, text: str) -> list[Site]:
+def _parsed_sites(space_group: int, text: str) -> list[NamedSite]:
     axes = {position.letter: position.axes for position in wyckoff_positions(space_group)}
     return [_parsed_site(word, axes, space_group) for word in text.split()]
 
 
-def _parsed_site(word: str, axes: Mapping[str, tuple[int, ...]], space_group: int) -> Site:
+def _parsed_site(word: str, axes: Mapping[str, tuple[int, ...]], space_group: int) -> NamedSite:
     match = _SITE.fullmatch(word)
     if match is None:
         raise ValueError(f"{word!r}: expected a site such as O:a or O:e(0.2500)")

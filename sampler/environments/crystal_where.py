@@ -73,6 +73,16 @@ def read_where(where: Mapping[str, Any], rules: CrystalRules, everything: Wish) 
     )
 
 
+def check_wanted(
+    wanted: Tensor, where: Sequence[Mapping[str, Any]], keys: Callable[[Tensor], list[str]]
+) -> None:
+    """ValueError names the first crystal, with `keys` of rows, that is not `wanted` `(n,)`."""
+    rows = (~wanted).nonzero()[:1, 0]
+    if len(rows) > 0:
+        wishes = " and ".join(str(dict(wish)) for wish in where)
+        raise ValueError(f"{keys(rows)[0]!r} does not satisfy {wishes}")
+
+
 def _allowed(
     where: Mapping[str, Any], rules: CrystalRules, whole: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
@@ -181,7 +191,7 @@ def _narrowed(where: Mapping[str, Any], key: str, whole: tuple[int, int]) -> tup
     if key not in where:
         return whole
     low, high = interval(where[key], key)
-    narrowed = max(whole[0], int(-(-low // 1))), min(whole[1], int(high // 1))
+    narrowed = math.ceil(max(whole[0], low)), math.floor(min(whole[1], high))
     if narrowed[0] > narrowed[1]:
         raise ValueError(
             f"where: {key}: {where[key]!r} has nothing in common with this space's "

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from sampler.environments.crystal_asymmetric import Point, equivalences, into_ranges, ranges
-from sampler.environments.crystal_positions import (
+from sampler.environments.crystal_sites import WyckoffSites
+from sampler.environments.crystal_symmetry import space_group
+from sampler.environments.crystal_wyckoff_positions import (
     WyckoffPosition,
     orbit_operations,
     wyckoff_positions,
 )
-from sampler.environments.crystal_sites import WyckoffSites
-from sampler.environments.crystal_symmetry import space_group
 
 NUMBERS = sorted({*range(1, 231, 7), 2, 62, 166, 167, 194, 221, 225, 227, 230})
 

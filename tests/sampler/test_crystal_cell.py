@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sampler.environments.crystal_bounds import Bounds
 from sampler.environments.crystal_cell import MIN_VOLUME_FACTOR, Cell
-from sampler.environments.crystal_ranges import PARAMETERS
+from sampler.environments.crystal_parameters import PARAMETERS
 from sampler.environments.crystal_symmetry import SYSTEMS
 
 Amounts = Callable[[int], Tensor]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import gcd, prod
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from sampler.environment import _moved
 from sampler.environments import crystal_completions, crystal_site_classes
 from sampler.environments.crystal_elements import elements_by_electronegativity, oxidation_states
 from sampler.environments.crystal_formula import FormulaRules, Formulas
+from sampler.environments.crystal_site_automaton import site_automaton
 from sampler.environments.crystal_site_classes import SiteClasses, any_sites, site_classes
 from sampler.environments.crystal_symmetry import is_compatible, space_group
-from sampler.environments.crystal_wyckoff import site_automaton
 
 MOST = 4
 GROUPS = (2, 47, 221, 225)
@@ -189,7 +190,6 @@ class TestBruteForce:
         for column, valid in enumerate(valid_in(name).T):
             groups = torch.full((len(counts),), column if column < n_groups(name) else -1)
             assert torch.equal(formulas.done_mask(counts, groups), valid)
-            assert torch.equal(formulas.is_valid(counts, groups), valid)
             both = formulas.next_mask(counts, groups)
             assert torch.equal(both[:, -1], valid)
             assert torch.equal(both[:, :-1], formulas.element_mask(counts, groups))
@@ -223,7 +223,7 @@ class TestBadStates:
     def test_more_atoms_than_columns(self) -> None:
         counts = torch.tensor([[0, 20, 0, 30], [0, 4, 0, 4]])
         groups = torch.zeros(2, dtype=torch.int64)
-        assert formulas_of("both").is_valid(counts, groups).tolist() == [False, True]
+        assert formulas_of("both").done_mask(counts, groups).tolist() == [False, True]
 
     def test_more_elements_than_the_most(self) -> None:
         counts = torch.tensor([[4, 4, 4, 4]])
@@ -323,7 +323,7 @@ class TestReferenceSet:
     def test_thousands_of_walks_without_a_dead_end(self, reference: Formulas) -> None:
         groups = torch.arange(3000) % len(MANY_GROUPS)
         counts = walk(reference, groups, seed=2)
-        assert reference.is_valid(counts, groups).all()
+        assert reference.done_mask(counts, groups).all()
         assert (counts > 0).any(dim=0).all(), "an element that no walk has chosen"
         assert (counts == 16).any()
 
@@ -342,7 +342,7 @@ class TestReferenceSet:
         possible = formulas.possible_groups.nonzero()[:, 0]
         groups = possible[torch.arange(300) % len(possible)]
         counts = walk(formulas, groups, seed=3)
-        assert formulas.is_valid(counts, groups).all()
+        assert formulas.done_mask(counts, groups).all()
         for row, group in zip(counts.tolist(), groups.tolist(), strict=True):
             assert follows(row, formulas.rules)
             present = sorted(n for n in row if n > 0)
@@ -388,7 +388,12 @@ class TestKnownFormulas:
         formulas = Formulas(reference_rules(REFERENCE, mixed_valence=mixed), any_sites(1, 16, 5))
         elements = elements_by_electronegativity(REFERENCE)
         counts = torch.tensor([[amounts.get(element.symbol, 0) for element in elements]])
-        assert formulas.is_valid(counts, torch.zeros(1, dtype=torch.int64)).item() is neutral
+        assert formulas.done_mask(counts, torch.zeros(1, dtype=torch.int64)).item() is neutral
+
+
+class Pair(NamedTuple):
+    one: Tensor
+    other: Tensor
 
 
 class TestTables:
@@ -399,6 +404,11 @@ class TestTables:
         tensors += [v for v in vars(formulas._charges).values() if isinstance(v, Tensor)]
         assert len(tensors) > 10
         assert all(tensor.is_meta for tensor in tensors)
+
+    def test_named_tuples_move_too(self) -> None:
+        found = _moved([Pair(torch.zeros(1), torch.ones(2))], torch.device("meta"), {})
+        assert isinstance(found[0], Pair)
+        assert all(tensor.is_meta for tensor in found[0])
 
     def test_classes_serve_narrower_rules(self) -> None:
         """A restriction needs no automaton of its own."""

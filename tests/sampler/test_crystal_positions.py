@@ -143,7 +143,7 @@ def test_min_distance_is_a_matter_of_the_space() -> None:
         sum(isinstance(each, TooCloseError) for each in crystal.decode(states))
         for crystal in (loose, strict)
     ]
-    assert n_close[0] < 10 < 50 < n_close[1]
+    assert n_close[0] < 10 < 40 < n_close[1]
 
 
 def assignments(number: int, atoms: dict[str, int]) -> set[tuple[tuple[str, str], ...]]:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampler.environments.crystal_positions import (
+from sampler.environments.crystal_site_columns import PlacedSite
+from sampler.environments.crystal_sites import WyckoffSites
+from sampler.environments.crystal_symmetry import is_compatible, space_group
+from sampler.environments.crystal_wyckoff_positions import (
     hall_number,
     symmetry_operations,
     wyckoff_positions,
 )
-from sampler.environments.crystal_site_columns import PlacedSite
-from sampler.environments.crystal_sites import WyckoffSites
-from sampler.environments.crystal_symmetry import is_compatible, space_group
 from sampler.environments.make_wyckoff_table import sites_row
 
 N_ELEMENTS = 6

@@ -20,7 +20,7 @@ from sampler.environments.crystal_structures import (
     SitedCrystal,
     TooCloseError,
     build,
-    read_sites,
+    read_structure,
 )
 from sampler.environments.crystal_symmetry import space_group
 from sampler.environments.make_wyckoff_table import radii
@@ -78,7 +78,7 @@ KNOWN: dict[str, SitedCrystal] = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_reading_what_was_built_gives_the_same_sites(name: str) -> None:
-    again = read_sites(build(KNOWN[name]))
+    again = read_structure(build(KNOWN[name]))
     assert again.space_group == KNOWN[name].space_group
     assert again.sites == KNOWN[name].sites
     assert again.lattice == pytest.approx(KNOWN[name].lattice)
@@ -91,12 +91,12 @@ def test_foreign_cells_are_read_as_the_same_crystal(name: str) -> None:
     foreign.properties = {}
     foreign.translate_sites(range(len(foreign)), [0.13, 0.27, 0.41])
     foreign.make_supercell([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
-    read = read_sites(foreign)
+    read = read_structure(foreign)
     assert read.space_group == built.properties["space_group"]
     assert read.counts == built.composition.get_el_amt_dict()
     rebuilt = build(read)
     assert StructureMatcher(primitive_cell=True, scale=False, stol=0.05).fit(rebuilt, built)
-    assert read_sites(rebuilt) == read
+    assert read_structure(rebuilt) == read
 
 
 def random_crystal(rng: np.random.Generator) -> SitedCrystal:
@@ -141,7 +141,7 @@ def test_walks_become_structures_and_structures_the_same_states_again() -> None:
             structure = build(SitedCrystal(number, lattice_of(number, 11, 12, 13), placed))
         except PlacementError:
             continue
-        read = read_sites(structure).sites
+        read = read_structure(structure).sites
         again = [[(symbols.index(symbol), letter, point) for symbol, letter, point in read]]
         assert torch.equal(
             sites.columns_of(again, group[i : i + 1], counts[i : i + 1]), columns[i : i + 1]
@@ -181,9 +181,9 @@ def test_random_crystals_survive_the_round_trip() -> None:
             refused.append(type(error))
     assert {TooCloseError, OtherSymmetryError} == set(refused)
     for crystal, structure in built:
-        assert read_sites(structure).sites == crystal.sites
+        assert read_structure(structure).sites == crystal.sites
         structure.properties = {}
-        read = read_sites(structure)
+        read = read_structure(structure)
         assert read.space_group == crystal.space_group
         assert read.counts == crystal.counts
         rebuilt = build(read)
@@ -247,9 +247,9 @@ def test_bad_input_is_named() -> None:
     shifted = build(KNOWN["rutile"])
     shifted.translate_sites([0], [0.1, 0, 0])
     with pytest.raises(ValueError, match=r"expected an atom at .* as space group 136 asks"):
-        read_sites(shifted)
+        read_structure(shifted)
     with pytest.raises(ValueError, match="sites: expected at least one in space group 2"):
         build(SitedCrystal(2, cubic(5), ()))
     mixed = Structure(Lattice.cubic(4), [{"Fe": 0.5, "Co": 0.5}], [[0, 0, 0]])
     with pytest.raises(ValueError, match="expected whole atoms"):
-        read_sites(mixed)
+        read_structure(mixed)

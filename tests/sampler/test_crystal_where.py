@@ -341,3 +341,41 @@ def test_restrictions_add_up() -> None:
     assert all_by_masks(one_by_one) == all_by_masks(at_once)
     with pytest.raises(ValueError, match=r"^where: "):
         one_by_one.restricted({"formula": "LiF"})
+
+
+BARRED: dict[str, tuple[dict[str, Any], str]] = {
+    "elements": ({"elements": ["Li", "O"]}, "Mg1 O1 | 1 | 5 5 5 | 90 90 90"),
+    "formula": ({"formula": "Li2O"}, "Mg1 O1 | 1 | 5 5 5 | 90 90 90"),
+    "space_groups": ({"space_groups": [225]}, "Mg4 O4 | 221 | 5 5 5 | 90 90 90"),
+    "n_atoms": ({"n_atoms": [1, 4]}, "Mg4 O4 | 225 | 5 5 5 | 90 90 90"),
+    "lengths": ({"lengths": [4.5, 5]}, "Mg4 O4 | 225 | 5.2 5.2 5.2 | 90 90 90"),
+    "c": ({"c": [4.5, 5]}, "Mg4 O4 | 225 | 5.2 5.2 5.2 | 90 90 90"),
+    "gamma": ({"gamma": [100, 120]}, "Mg4 O4 | 225 | 5 5 5 | 90 90 90"),
+}
+
+
+@pytest.mark.parametrize("name", BARRED)
+def test_crystals_outside_the_wish_are_refused(name: str) -> None:
+    where, key = BARRED[name]
+    crystal = Crystal(["Li", "Mg", "O"], [1, 168, 221, 225], lengths=(4.0, 8.0))
+    restricted = crystal.restricted({"n_elements": 2}).restricted(where)
+    state = crystal.from_keys([key])
+    with pytest.raises(ValueError, match=r"does not satisfy \{'n_elements': 2\} and ") as caught:
+        restricted.from_keys([key])
+    assert str(where) in str(caught.value)
+    assert crystal.keys(state)[0] in str(caught.value)
+    structure = crystal.decode(state)[0]
+    with pytest.raises(ValueError, match="does not satisfy"):
+        restricted.encode([structure])
+    inside = Random(crystal).sample(20, seed=0, where={"n_elements": 2, **where})
+    assert torch.equal(restricted.from_keys(crystal.keys(inside)), inside)
+
+
+def test_an_interval_of_no_numbers_is_named() -> None:
+    for value in (["a", "b"], "5", [True, 2], [1], None, ["5", "9"]):
+        with pytest.raises(ValueError, match="where: lengths: expected a number or"):
+            space().restricted({"lengths": value})
+    assert torch.equal(
+        Random(space()).sample(5, seed=0, where={"n_atoms": [1, math.inf]}),
+        Random(space()).sample(5, seed=0, where={"n_atoms": [0.5, 10_000]}),
+    )

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyxtal.symmetry import Group
 from torch import Tensor
 
+from sampler.environments.crystal_site_automaton import DEAD, NEVER, SiteAutomaton, site_automaton
 from sampler.environments.crystal_symmetry import can_finish, is_compatible, space_group
-from sampler.environments.crystal_wyckoff import DEAD, NEVER, SiteAutomaton, site_automaton
 
 MAX_COUNT, N_ELEMENTS = 16, 5
 
@@ -73,9 +73,9 @@ def test_room_beside_taken_sites_is_what_the_programme_says(
     taken = torch.minimum(torch.tensor(wished), capacity)
     by_multiplicity = dict(zip(multiplicity.tolist(), taken.tolist(), strict=True))
     used = tuple(by_multiplicity.get(m, 0) for m, _ in group.fixed)
-    state = torch.tensor([state_of(number, counts)])
-    room = tables.has_room(state, torch.tensor([number - 1]), taken[None])
-    assert bool(room) == can_finish(group, used, counts)
+    ways = tables.uses[state_of(number, counts)]
+    has_room = (ways <= capacity - taken).all(dim=1).any()
+    assert bool(has_room) == can_finish(group, used, counts)
 
 
 def random_cases(n: int) -> tuple[Tensor, Tensor]:
@@ -88,8 +88,8 @@ def random_cases(n: int) -> tuple[Tensor, Tensor]:
     return numbers, counts
 
 
-def test_5750_random_cases_over_all_groups_agree_with_pyxtal() -> None:
-    numbers, counts = random_cases(5750)
+def test_2300_random_cases_over_all_groups_agree_with_pyxtal() -> None:
+    numbers, counts = random_cases(2300)
     states = automaton().start[numbers - 1]
     for column in counts.T:
         states = automaton().after(states, column)

@@ -61,14 +61,6 @@ class SiteAutomaton:
         """
         return torch.where(counts > 0, self.step[states, (counts - 1).clamp_min(0)], states)
 
-    def has_room(self, states: Tensor, groups: Tensor, taken: Tensor) -> Tensor:
-        """Whether the atoms of `states` `(n,)` fit beside fixed sites `taken` `(n, f)`; `(n,)`.
-
-        `groups` `(n,)` are the indices of the space groups.
-        """
-        left = self.capacity[groups] - taken
-        return (self.uses[states] <= left.unsqueeze(-2)).all(dim=-1).any(dim=-1)
-
 
 def site_automaton(groups: Sequence[SpaceGroup], max_count: int, n_elements: int) -> SiteAutomaton:
     """All states that up to `n_elements` elements of 1 … `max_count` atoms each can reach.

@@ -67,7 +67,7 @@ def test_systems_without_a_cell_are_told_apart() -> None:
     obtuse = Cell([3, 9], {"alpha": [90, 95], "beta": [140, 150], "gamma": [90, 135]})
     assert obtuse.is_possible.tolist() == [True, True, False, False, False, False]
     small = Cell([3, 9], [60, 120], volume_per_atom=(5.0, 20.0))
-    assert "cubic cell of 1 atoms" in str(small.conflict(CUBIC, 1))
+    assert "cubic cell of 1 atom has" in str(small.conflict(CUBIC, 1))
     assert small.conflict(CUBIC, 2) is None
 
 
