@@ -214,7 +214,17 @@ def test_ctrl_c_is_an_exit_code_also_while_python_loads_and_goes(tmp_path: Path)
 
 
 def test_every_verb_teaches_with_an_example(tmp_path: Path) -> None:
-    for verb in ("run", "resume", "validate", "status", "report", "export", "sample", "list", "track"):
+    for verb in (
+        "run",
+        "resume",
+        "validate",
+        "status",
+        "report",
+        "export",
+        "sample",
+        "list",
+        "track",
+    ):
         told = motherlode(verb, "--help", cwd=tmp_path)
         assert told.returncode == 0
         assert f"motherlode {verb}" in told.stdout
