@@ -163,25 +163,29 @@ def obeys(crystal: Read, where: Mapping[str, Any]) -> bool:
 
 
 def best(values: Tensor, crystals: list[Read], n: int, limits: Mapping[str, int]) -> list[int]:
-    """Rows of the n best, best first, with at most so many of one formula, group and system.
+    """Rows of the n best, best first, with at most so many of one formula, element, group, system.
 
-    `limits` maps formula, space_group, crystal_lattice_system to the most of each; none without.
+    `limits` maps formula, element, space_group, crystal_lattice_system to the most of each.
     """
     taken: Counter[tuple[str, Any]] = Counter()
     rows: list[int] = []
     for row in values.argsort(descending=True, stable=True).tolist():
-        of = crystals[row]
-        labels = {
-            "formula": Composition(of.atoms).reduced_formula,
-            "space_group": of.group,
-            "crystal_lattice_system": crystal_lattice_system(of.group),
-        }
-        if all(taken[key, labels[key]] < most for key, most in limits.items()):
+        labels = [label for label in _labels(crystals[row]) if label[0] in limits]
+        if all(taken[label] < limits[label[0]] for label in labels):
             rows.append(row)
-            taken.update((key, labels[key]) for key in limits)
+            taken.update(labels)
         if len(rows) == n:
             break
     return rows
+
+
+def _labels(crystal: Read) -> list[tuple[str, Any]]:
+    return [
+        ("formula", Composition(crystal.atoms).reduced_formula),
+        *(("element", symbol) for symbol in crystal.atoms),
+        ("space_group", crystal.group),
+        ("crystal_lattice_system", crystal_lattice_system(crystal.group)),
+    ]
 
 
 @cache
