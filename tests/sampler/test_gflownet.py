@@ -80,7 +80,7 @@ def test_saving_and_loading_does_not_show(tmp_path: Path) -> None:
 
 def test_loading_a_net_of_another_space_is_refused(tmp_path: Path) -> None:
     small_net().save(tmp_path / "net.pt")
-    with pytest.raises(ValueError, match="same space and hidden widths"):
+    with pytest.raises(ValueError, match="same kind of sampler, space and hidden widths"):
         GFlowNet(GRID, hidden=(8,)).load(tmp_path / "net.pt")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from surrogate.fitting import _closure, _negative_log_likelihood, _screening_rows, fit_prior
+from surrogate.fitting import _closure, negative_log_likelihood, _screening_rows, fit_prior
 from surrogate.kernels import BOUNDS, JointPrior, matern, stable_cholesky
 from surrogate.posterior import Observations, Posterior, observation_covariance, one_hot
 
@@ -107,7 +107,7 @@ def test_likelihood_and_its_slope_agree_with_torch():
         torch.zeros(12, dtype=torch.float64), covariance
     )
     expected = -normal.log_prob(seen.y) / 12
-    loss, slope = _negative_log_likelihood(covariance.detach(), seen.y)
+    loss, slope = negative_log_likelihood(covariance.detach(), seen.y)
     assert float(loss) == pytest.approx(float(expected.detach()))
     expected.backward()
     torch.testing.assert_close(slope, (covariance.grad + covariance.grad.T) / 2)
