@@ -26,7 +26,7 @@ RESTRICTIONS: dict[str, dict[str, Any]] = {
     "C": {"lattice_system": "cubic"},
     "D": {"lengths": [10, 20], "angles": [75, 135]},
 }
-LIMITS = {"formula": 3, "element": 25, "space_group": 4, "crystal_lattice_system": 20}
+LIMITS = {"element": 60, "space_group": 6, "crystal_lattice_system": 16}
 """The diversity rule of the top 100."""
 _N_TRIES = 16
 

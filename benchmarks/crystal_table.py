@@ -97,8 +97,9 @@ def _validity(title: str, told: Result) -> list[str]:
              "≥ 100 / 22 / 8 / 5", " / ".join(map(str, counts)),
              counts[0] >= 100 and counts[1:] == [22, 8, 5]),
         _row(f"{title}: the same in the diverse top 100", "≥ 25 / ≥ 15 / ≥ 6 / 5",
-             " / ".join(map(str, top)),
-             all(a >= b for a, b in zip(top, (25, 15, 6, 5), strict=True))),
+             f"{' / '.join(map(str, top))}, of {diverse['n_kinds_of']} that keep the rule",
+             diverse["n_kinds_of"] == 100
+             and all(a >= b for a, b in zip(top, (25, 15, 6, 5), strict=True))),
         _row(f"{title}: its mean value (log R), and that of the plain top 100",
              "no lower reward",
              f"{diverse['mean_value']:.3f} ({diverse['mean_log_reward']:.2f}) and "

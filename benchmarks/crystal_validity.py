@@ -83,6 +83,7 @@ def kinds(crystals: list[Read]) -> dict[str, Any]:
     groups = [each.group for each in crystals]
     sizes = Counter(len(each.atoms) for each in crystals)
     return {
+        "n_kinds_of": len(crystals),
         "space_groups": len(set(groups)),
         "elements": len({symbol for each in crystals for symbol in each.atoms}),
         "crystal_lattice_systems": len({crystal_lattice_system(g) for g in groups}),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from surrogate.fitting import _closure, negative_log_likelihood, _screening_rows, fit_prior
+from surrogate.fitting import _closure, _screening_rows, fit_prior, negative_log_likelihood
 from surrogate.kernels import BOUNDS, JointPrior, matern, stable_cholesky
 from surrogate.posterior import Observations, Posterior, observation_covariance, one_hot
 
