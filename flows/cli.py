@@ -243,7 +243,8 @@ def sample(
 ) -> None:
     """Draw candidates from a campaign's trained sampler, restricted at will, without retraining.
 
-    Keys of a restriction depend on the space: `motherlode list environments`. Nothing is queried.
+    Keys of a restriction depend on the space; a wrong one is answered with those it knows. Nothing
+    is queried.
 
     Example: `motherlode sample runs/crystal_formation_energy --n 100 --where elements=[Mg,O]
     --where lattice_system=cubic --out oxides.csv`

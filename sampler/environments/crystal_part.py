@@ -22,7 +22,10 @@ STAGE = 0
 
 @dataclass(frozen=True)
 class Columns:
-    """Where things are in a state row. All choices are 1-based, 0 is none."""
+    """Where things are in a state row. All choices are 1-based, 0 is none.
+
+    `pending`: the element whose number of atoms comes next; -1 once the composition is done.
+    """
 
     n_elements: int
     n_position_columns: int
