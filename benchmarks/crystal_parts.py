@@ -25,8 +25,8 @@ from benchmarks.crystal_training import BATCH, HIDDEN, SAMPLERS, correlations, n
 from benchmarks.crystal_training import train as train_goal
 from benchmarks.crystal_validity import best, kinds, read
 from sampler import GFlowNet
-from sampler.environments.crystal import Crystal
 from sampler.baselines import Random
+from sampler.environments.crystal import Crystal
 
 Result = dict[str, Any]
 _TEST_SHARE = 5
