@@ -9,17 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surrogate.acquisition import (
-        Acquisition,
-        LogExpectedImprovement,
-        MultiFidelityGibbon,
-        UpperConfidenceBound,
-    )
+    from surrogate.acquisition import Acquisition
     from surrogate.auto import Auto
     from surrogate.deep_kernel import DeepKernel
     from surrogate.ensemble import Ensemble
+    from surrogate.entropy import (
+        Gibbon,
+        MaxValueEntropySearch,
+        MultiFidelityGibbon,
+        MultiFidelityMaxValueEntropySearch,
+    )
     from surrogate.gp import GP, MultiFidelityGP
+    from surrogate.improvement import LogExpectedImprovement, UpperConfidenceBound
+    from surrogate.knowledge_gradient import MultiFidelityKnowledgeGradient
+    from surrogate.pending import WithPending
     from surrogate.surrogate import Surrogate
+    from surrogate.thompson import ThompsonSampling
 
 SURROGATES: dict[str, str] = {
     "auto": "surrogate.auto:Auto",
@@ -31,9 +36,14 @@ SURROGATES: dict[str, str] = {
 """Surrogate classes by kind, as "module:Class"."""
 
 ACQUISITIONS: dict[str, str] = {
-    "log_ei": "surrogate.acquisition:LogExpectedImprovement",
-    "ucb": "surrogate.acquisition:UpperConfidenceBound",
-    "mf_gibbon": "surrogate.acquisition:MultiFidelityGibbon",
+    "log_ei": "surrogate.improvement:LogExpectedImprovement",
+    "ucb": "surrogate.improvement:UpperConfidenceBound",
+    "thompson": "surrogate.thompson:ThompsonSampling",
+    "mes": "surrogate.entropy:MaxValueEntropySearch",
+    "gibbon": "surrogate.entropy:Gibbon",
+    "mf_mes": "surrogate.entropy:MultiFidelityMaxValueEntropySearch",
+    "mf_gibbon": "surrogate.entropy:MultiFidelityGibbon",
+    "mf_kg": "surrogate.knowledge_gradient:MultiFidelityKnowledgeGradient",
 }
 """Acquisition classes by kind, as "module:Class"."""
 
@@ -45,11 +55,17 @@ __all__ = [
     "Auto",
     "DeepKernel",
     "Ensemble",
+    "Gibbon",
     "LogExpectedImprovement",
+    "MaxValueEntropySearch",
     "MultiFidelityGP",
     "MultiFidelityGibbon",
+    "MultiFidelityKnowledgeGradient",
+    "MultiFidelityMaxValueEntropySearch",
     "Surrogate",
+    "ThompsonSampling",
     "UpperConfidenceBound",
+    "WithPending",
 ]
 
 _HOMES = {
@@ -60,9 +76,15 @@ _HOMES = {
     "DeepKernel": "surrogate.deep_kernel",
     "Ensemble": "surrogate.ensemble",
     "Acquisition": "surrogate.acquisition",
-    "LogExpectedImprovement": "surrogate.acquisition",
-    "MultiFidelityGibbon": "surrogate.acquisition",
-    "UpperConfidenceBound": "surrogate.acquisition",
+    "Gibbon": "surrogate.entropy",
+    "LogExpectedImprovement": "surrogate.improvement",
+    "MaxValueEntropySearch": "surrogate.entropy",
+    "MultiFidelityGibbon": "surrogate.entropy",
+    "MultiFidelityKnowledgeGradient": "surrogate.knowledge_gradient",
+    "MultiFidelityMaxValueEntropySearch": "surrogate.entropy",
+    "ThompsonSampling": "surrogate.thompson",
+    "UpperConfidenceBound": "surrogate.improvement",
+    "WithPending": "surrogate.pending",
 }
 
 

@@ -1,21 +1,26 @@
-"""The surrogate that chooses by how much there is to learn from."""
+"""The surrogate that chooses by the kind of space and by how much there is to learn from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from surrogate.blocks import Layout, layout
 from surrogate.deep_kernel import DeepKernel
 from surrogate.gp import GP, MultiFidelityGP
 from surrogate.surrogate import Surrogate
+
+_KINDS = {GP: "gp", MultiFidelityGP: "multi_fidelity_gp", DeepKernel: "deep_kernel"}
 
 
 class Auto(Surrogate):
     """An exact GP up to `max_exact` finite observations, and `deep_kernel` beyond.
 
-    The exact GP is `gp` with one fidelity, else `multi_fidelity_gp`. Its time grows with the cube
+    The exact GP is `gp` with one fidelity, else `multi_fidelity_gp`; the kernel of either is made
+    for what the features are (see `correlations`). The exact GP's time grows with the cube
     of the observations; `benchmarks/surrogates.py` measures where it stops being worth it.
     `n_starts` and `max_iterations` are the exact GP's, `outlier_mads` goes to either. `summary()`
     says which was chosen, and why.
@@ -32,8 +37,9 @@ class Auto(Surrogate):
         if max_exact < 0:
             raise ValueError(f"expected max_exact of 0 or more, got {max_exact}")
         self._max_exact, self._outlier_mads = max_exact, outlier_mads
-        self._fit_options = {"n_starts": n_starts, "max_iterations": max_iterations}
+        self._n_starts, self._max_iterations = n_starts, max_iterations
         self._exact(n_fidelities=1)  # an impossible option is told now
+        self._warm: Mapping[str, Any] = {}
         self.n_fidelities = 0
 
     def fit(
@@ -45,8 +51,15 @@ class Auto(Surrogate):
         """
         n = int(torch.isfinite(values).sum())
         chosen = self._choice(n, n_fidelities)
+        chosen.feature_blocks = self.feature_blocks
+        if self._warm.get("kind") == _KINDS[type(chosen)]:
+            chosen.warm_start(self._warm["state"])
+        self._warm = {}
         chosen.fit(features, fidelities, values, n_fidelities, seed)
-        self._chosen, self._n, self.n_fidelities = chosen, n, n_fidelities
+        self._chosen, self.n_fidelities = chosen, n_fidelities
+        self._because = _reason(n, self._max_exact, n_fidelities) + _reason_of_space(
+            layout(self.feature_blocks, features.shape[1])
+        )
 
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
@@ -66,24 +79,56 @@ class Auto(Surrogate):
         """Observation noise variance at each fidelity, `(m,)`."""
         return self._fitted().noise_variance()
 
+    def state(self) -> dict[str, Any]:
+        """The chosen surrogate's state, and its kind."""
+        chosen = self._fitted()
+        return {"kind": _KINDS[type(chosen)], "state": chosen.state()}
+
+    def warm_start(self, state: Mapping[str, Any]) -> None:
+        """Let the next `fit` start from `state`, should it choose the same kind again.
+
+        ValueError for what is no state of `auto`.
+        """
+        if state and set(state) != {"kind", "state"}:
+            raise ValueError(f"expected a state with kind and state, got {sorted(state)}")
+        self._warm = dict(state)
+
     def summary(self) -> dict[str, Any]:
         """The chosen surrogate's summary, with `chosen` and `because` before it."""
         model = self._fitted()
-        kinds = {GP: "gp", MultiFidelityGP: "multi_fidelity_gp", DeepKernel: "deep_kernel"}
-        side = "no more than" if self._n <= self._max_exact else "more than"
-        because = f"{self._n} observations, {side} {self._max_exact}"
-        return {"chosen": kinds[type(model)], "because": because} | model.summary()
+        return {"chosen": _KINDS[type(model)], "because": self._because} | model.summary()
 
-    def _choice(self, n: int, n_fidelities: int) -> Surrogate:
+    def _choice(self, n: int, n_fidelities: int) -> MultiFidelityGP | DeepKernel:
         if n > self._max_exact:
             return DeepKernel(outlier_mads=self._outlier_mads)
         return self._exact(n_fidelities)
 
     def _exact(self, n_fidelities: int) -> MultiFidelityGP:
         kind = MultiFidelityGP if n_fidelities > 1 else GP
-        return kind(**self._fit_options, outlier_mads=self._outlier_mads)
+        return kind(
+            n_starts=self._n_starts,
+            max_iterations=self._max_iterations,
+            outlier_mads=self._outlier_mads,
+        )
 
-    def _fitted(self) -> Surrogate:
+    def _fitted(self) -> MultiFidelityGP | DeepKernel:
         if self.n_fidelities == 0:
             raise RuntimeError("expected a fitted surrogate: call fit(...) first")
         return self._chosen
+
+
+def _reason(n: int, max_exact: int, n_fidelities: int) -> str:
+    side = "no more than" if n <= max_exact else "more than"
+    plural = "fidelity" if n_fidelities == 1 else "fidelities"
+    return f"{n} observations, {side} {max_exact}; {n_fidelities} {plural}; "
+
+
+def _reason_of_space(columns: Layout) -> str:
+    """What the features are, which the kernel is made for."""
+    kinds = {
+        "numbers": columns.continuous,
+        "choices": columns.choices,
+        "words": columns.words,
+        "sets": columns.sets,
+    }
+    return "features: " + ", ".join(f"{kind} ({len(of)})" for kind, of in kinds.items() if of)

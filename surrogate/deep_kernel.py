@@ -12,12 +12,15 @@ from surrogate.fitting import fit_prior
 from surrogate.held_out import balanced_rows
 from surrogate.kernels import JointPrior
 from surrogate.posterior import Observations, Posterior
-from surrogate.sparse import SparsePosterior, choose_inducing
+from surrogate.sparse import SparsePosterior, choose_extreme, choose_inducing
 from surrogate.standardised import Standardised, StandardPosterior
 from surrogate.warp import Warp
 
 _N_START = 256
 """The plain GP that training starts from is fitted to about so many observations."""
+
+_MORE_STARTS, _MORE_INDUCING = 4, 2
+"""So many times both where features are not continuous: more to learn, and see `choose_extreme`."""
 
 
 class DeepKernel(Standardised):
@@ -35,7 +38,10 @@ class DeepKernel(Standardised):
        from all observations in closed form: noise is Gaussian, so nothing is left to iterate.
 
     `width` hidden units in each of `n_blocks` blocks. With `n_inducing` observations or fewer
-    the posterior is exact.
+    the posterior is exact. Features that are not all continuous are not warped: what is
+    learned of words, choices and sets is their kernel (see `correlations`), from four times as
+    many observations in step 1; and there are twice as many inducing points, half of them the
+    most extreme outcomes (see `sparse.choose_extreme`).
     """
 
     def __init__(
@@ -64,12 +70,13 @@ class DeepKernel(Standardised):
         warp; `warp_bends` bounds how far each block stretches distances (0: not at all).
         """
         self._fitted()
-        signal = self._prior.log_signal.detach().exp() * self._outcomes.scale
+        signal = self._prior.signals.signal_sd().detach() * self._outcomes.scale
         return {
-            "model": "deep kernel GP, residual warp, autoregressive over fidelities, Matern-5/2",
+            "model": f"deep kernel GP, {self._encoder}, autoregressive over fidelities, "
+            f"{self._prior.target_kernel.name}",
             "n_observations": self._n_observations,
             "n_inducing": self._n_used,
-            "lengthscales": self._prior.target_kernel.lengthscale.detach()[0].tolist(),
+            **self._prior.target_kernel.describe(),
             "warp_trained_steps": self._step,
             "warp_bends": self._warp.bends(),
             "location": self._outcomes.location.tolist(),
@@ -84,24 +91,40 @@ class DeepKernel(Standardised):
     ) -> tuple[StandardPosterior, Tensor]:
         d = seen.x.shape[1]
         generator = torch.Generator().manual_seed(seed)
-        prior = JointPrior(d, n_fidelities, is_correlated=True)
+        prior = JointPrior(d, n_fidelities, True, self.feature_blocks)
+        is_warped = prior.columns.is_continuous
+        self._encoder = "residual warp" if is_warped else "no warp"
         warp = Warp(d, self._n_blocks, self._width_of_block, 0.9, seed)
-        start = balanced_rows(seen.fidelities, n_fidelities, _N_START, generator)
+        n_start = _N_START if is_warped else _MORE_STARTS * _N_START
+        start = balanced_rows(seen.fidelities, n_fidelities, n_start, generator)
         fit_prior(prior, seen.rows(start), n_starts=2, max_iterations=60, seed=seed)
-        self._step = train(prior, warp, seen, self._n_steps, self._batch_size, generator)
+        n_steps = self._n_steps if is_warped else 0
+        self._step = train(prior, warp, seen, n_steps, self._batch_size, generator)
         with torch.no_grad():
             warped = Observations(warp(seen.x), seen.fidelities, seen.y, seen.extra_noise)
         self._prior, self._warp = prior, warp
-        inner = self._condition(prior, warped)
-        return WarpedPosterior(warp, inner), prior.noise_variance().detach()
+        inner = self._condition(prior, warped, generator)
+        posterior = WarpedPosterior(warp, inner) if is_warped else inner
+        return posterior, prior.noise_variance().detach()
 
-    def _condition(self, prior: JointPrior, warped: Observations) -> Posterior:
-        self._n_used = min(len(warped), self._n_inducing)
-        if len(warped) <= self._n_inducing:
+    def _condition(
+        self, prior: JointPrior, warped: Observations, generator: torch.Generator
+    ) -> Posterior:
+        factor = 1 if prior.columns.is_continuous else _MORE_INDUCING
+        n_inducing = factor * self._n_inducing
+        self._n_used = min(len(warped), n_inducing)
+        if len(warped) <= n_inducing:
             return Posterior(prior, warped)
-        inducing = choose_inducing(prior, warped, self._n_inducing)
+        inducing = self._choose(prior, warped, n_inducing, generator)
         self._n_used = len(inducing)
         return SparsePosterior(prior, warped, inducing)
+
+    def _choose(
+        self, prior: JointPrior, warped: Observations, n: int, generator: torch.Generator
+    ) -> Tensor:
+        if prior.columns.is_continuous:
+            return choose_inducing(prior, warped, n)
+        return choose_extreme(warped, prior.n_fidelities, n, generator)
 
 
 class WarpedPosterior:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from surrogate.fitting import negative_log_likelihood
 from surrogate.held_out import balanced_rows, split
-from surrogate.kernels import BOUNDS, JointPrior
+from surrogate.kernels import JointPrior, bounds_of
 from surrogate.posterior import Observations, Posterior, observation_covariance, one_hot
 from surrogate.warp import Warp
 
@@ -72,7 +72,8 @@ class _Optimiser:
         self._adam.zero_grad()
         warped = _warped(self._warp, batch)
         of = one_hot(batch.fidelities, self._prior.n_fidelities)
-        covariance = observation_covariance(self._prior, warped, of)
+        pairs = self._prior.compare(warped.x, warped.x)
+        covariance = observation_covariance(self._prior, pairs, warped, of)
         _, slope = negative_log_likelihood(covariance.detach(), batch.y)
         log_prior = self._prior.log_prior() / len(batch) + self._warp.log_prior(_WARP_SD) / n
         torch.autograd.backward([covariance, log_prior], [slope, -torch.ones_like(log_prior)])
@@ -80,7 +81,7 @@ class _Optimiser:
         self._schedule.step()
         with torch.no_grad():
             for name, parameter in self._bounded.items():
-                parameter.clamp_(*BOUNDS[name])
+                parameter.clamp_(*bounds_of(name))
 
 
 def _rate(done: float) -> float:

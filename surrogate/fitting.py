@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from botorch.optim.core import scipy_minimize
 from torch import Tensor
 
-from surrogate.kernels import BOUNDS, JointPrior, stable_cholesky
+from surrogate.kernels import JointPrior, bounds_of, stable_cholesky
 from surrogate.posterior import Observations, observation_covariance, one_hot
 
-_N_SCREEN = 256
+N_SCREEN = 256
 """Starts compete on at most about so many observations; only the winner sees them all."""
 
 
 def fit_prior(
-    prior: JointPrior, seen: Observations, n_starts: int, max_iterations: int, seed: int
+    prior: JointPrior,
+    seen: Observations,
+    n_starts: int,
+    max_iterations: int,
+    seed: int,
+    warm: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Fit `prior` in place to n >= 1 observations; returns its log posterior a datum.
 
+    From `warm`, values of all free parameters by name, there is one descent on all. Without,
     L-BFGS-B from the modes of the priors, from a smooth and noisy explanation, and from random
     points around that. With many observations the starts are compared on a subset, balanced over
     the fidelities, and the best one goes on with half as many iterations on all of them.
     """
+    if warm is not None:
+        with torch.no_grad():
+            for name, parameter in free_parameters(prior).items():
+                parameter.copy_(warm[name].clamp(*bounds_of(name)))
+        return -_descend(prior, seen, max(max_iterations // 2, 1))
     generator = torch.Generator().manual_seed(seed)
     screened = seen.rows(_screening_rows(seen.fidelities, prior.n_fidelities, generator))
     origin = _copy(prior)
@@ -44,14 +55,19 @@ def fit_prior(
     return -best_loss
 
 
+def free_parameters(prior: JointPrior) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a fit moves, by name."""
+    return {name: p for name, p in prior.named_parameters() if p.requires_grad}
+
+
 def _descend(prior: JointPrior, seen: Observations, max_iterations: int) -> float:
     """Minimise the negative log posterior a datum in place; its final value."""
-    free = {name: p for name, p in prior.named_parameters() if p.requires_grad}
+    free = free_parameters(prior)
     result = scipy_minimize(
         _closure(prior, list(free.values()), seen),
         parameters=free,
-        bounds={name: BOUNDS[name] for name in free},
-        options={"maxiter": max_iterations, "ftol": 1e-7, "gtol": 1e-5},
+        bounds={name: bounds_of(name) for name in free},
+        options={"maxiter": max_iterations, "ftol": 1e-5, "gtol": 1e-5},
     )
     return float(result.fval)
 
@@ -60,11 +76,12 @@ def _closure(
     prior: JointPrior, free: list[torch.nn.Parameter], seen: Observations
 ) -> Callable[[], tuple[Tensor, list[Tensor | None]]]:
     of = one_hot(seen.fidelities, prior.n_fidelities)
+    pairs = prior.compare(seen.x, seen.x)
 
     def evaluate() -> tuple[Tensor, list[Tensor | None]]:
         for parameter in free:
             parameter.grad = None
-        covariance = observation_covariance(prior, seen, of)
+        covariance = observation_covariance(prior, pairs, seen, of)
         loss, slope = negative_log_likelihood(covariance.detach(), seen.y)
         log_prior = prior.log_prior() / len(seen)
         torch.autograd.backward([covariance, log_prior], [slope, -torch.ones_like(log_prior)])
@@ -90,10 +107,10 @@ def negative_log_likelihood(covariance: Tensor, y: Tensor) -> tuple[Tensor, Tens
 def _screening_rows(fidelities: Tensor, n_fidelities: int, generator: torch.Generator) -> Tensor:
     """Sorted row numbers: all when few, else an equal random share of each fidelity."""
     n = len(fidelities)
-    if n <= _N_SCREEN:
+    if n <= N_SCREEN:
         return torch.arange(n)
     order = torch.randperm(n, generator=generator)
-    share = _N_SCREEN // n_fidelities
+    share = N_SCREEN // n_fidelities
     rows = [order[fidelities[order] == j][:share] for j in range(n_fidelities)]
     return torch.cat(rows).sort().values
 

@@ -10,127 +10,140 @@ s t(x) alone and R holds the correlations between fidelities at one x. It is the
 model of Kennedy & O'Hagan 2000 (eq. 1) read from the target down, a linear model of
 coregionalisation with two kernels: with one kernel (Bonilla et al. 2007) an unrelated cheap
 fidelity would still impose its lengthscales on the target. mu_i ~ N(0, 1) is integrated out, so
-that the level of a fidelity with few observations is honestly uncertain. Both kernels are
-BoTorch's Matérn-5/2 with a lengthscale for each feature and the dimension-scaled prior of
-Hvarfner et al. 2024 (features in the unit cube).
+that the level of a fidelity with few observations is honestly uncertain. Both kernels are made
+for what the features are (see `correlations`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
-from gpytorch.constraints import GreaterThan
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor, nn
 
+from surrogate.blocks import Blocks, layout
+from surrogate.correlations import Correlation
+from surrogate.encoded import Encoded, Pairs, compare, encode
+from surrogate.fidelity_signals import Autoregressive, FidelitySignals, log_normal
+
 MEAN_VARIANCE = 1.0
 """Prior variance of the level mu of each fidelity, in standard units."""
 
-_PARTIAL_PRIOR = (0.5, 1.0)
-"""Normal prior on atanh of each partial correlation: fidelities are mostly, weakly, kin."""
-_LOG_SIGNAL_PRIOR = (0.0, 0.5)
-"""Normal prior on the log signal sd: outcomes are standardised."""
 _LOG_NOISE_PRIOR = (-4.0, 1.5)
 """Normal prior on the log noise variance: Hvarfner et al. 2024, but wider (sd 1 there), because
 what a cheap fidelity sees and the target does not looks like noise."""
 
-_SMOOTH, _NOISY = 1.0, -1.0
-"""Lengthscales over sqrt(d), and log noise variance, of a start that explains by noise."""
+_NOISY = -1.0
+"""Log noise variance of a start that explains by noise."""
 
-_MIN_LENGTHSCALE = 2.5e-2
 BOUNDS: dict[str, tuple[float, float]] = {
-    "target_kernel.raw_lengthscale": (-7.0, 9.0),
-    "discrepancy_kernel.raw_lengthscale": (-7.0, 9.0),
+    "raw_lengthscale": (-7.0, 9.0),
+    "log_rates": (-12.0, 5.0),
+    "log_similarity_rates": (-7.0, 5.0),
+    "log_bias": (-7.0, 5.0),
+    "log_power": (-3.0, 3.0),
+    "linear_logit": (-5.0, 5.0),
+    "gap_logits": (-5.0, 5.0),
     "partials": (-3.0, 3.0),
     "log_signal": (-4.0, 3.0),
     "log_noise": (-13.8, 3.0),
 }
-"""Bounds of each free parameter; the noise variance stays above 1e-6 of the outcomes'."""
+"""Bounds of each free parameter, by a word of its name.
+
+The noise variance stays above 1e-6 of the outcomes'.
+"""
 
 
 class JointPrior(nn.Module):
     """Prior covariance between any two (x, fidelity), in standard units.
 
-    With `is_correlated=False` the fidelities are independent of each other.
+    With `is_correlated=False` the fidelities are independent of each other. `blocks` say what
+    the features are (None: all continuous); `signals` how the fidelities hang together (None: any
+    correlations).
     """
 
-    def __init__(self, n_features: int, n_fidelities: int, is_correlated: bool) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_fidelities: int,
+        is_correlated: bool,
+        blocks: Blocks | None = None,
+        signals: FidelitySignals | None = None,
+    ) -> None:
         super().__init__()
-        self.n_features, self.n_fidelities = n_features, n_fidelities
-        self.target_kernel: Any = _matern(n_features)
-        self.discrepancy_kernel: Any = _matern(n_features)
-        n_pairs = n_fidelities * (n_fidelities - 1) // 2
-        start = _PARTIAL_PRIOR[0] if is_correlated else 0.0
-        self.partials = nn.Parameter(torch.full((n_pairs,), start), requires_grad=is_correlated)
-        self.log_signal = nn.Parameter(torch.full((n_fidelities,), _LOG_SIGNAL_PRIOR[0]))
+        self.n_fidelities = n_fidelities
+        self.columns = layout(blocks, n_features)
+        self.target_kernel = Correlation(self.columns)
+        self.discrepancy_kernel = Correlation(self.columns)
+        self.signals = signals or Autoregressive(n_fidelities, is_correlated)
         self.log_noise = nn.Parameter(torch.full((n_fidelities,), _LOG_NOISE_PRIOR[0]))
         self.double()
 
-    def loadings(self) -> Tensor:
-        """Loadings L of each fidelity on the target's process and the discrepancies, `(m, m)`.
-
-        Rows of unit length from partial correlations tanh(u) (Lewandowski et al. 2009, section
-        2.4); the target's is (1, 0, ...) and column 0 the correlation of each with the target.
-        """
-        partials = torch.tanh(self.partials)
-        rows, used = [], 0
-        for i in range(self.n_fidelities):
-            rows.append(_cholesky_row(partials[used : used + i], self.n_fidelities))
-            used += i
-        return torch.stack(rows).flip(0)
-
     def correlation(self) -> Tensor:
         """Correlation R between the signals of the fidelities at one x, `(m, m)`."""
-        loadings = self.loadings()
-        return loadings @ loadings.T
+        return self.signals.correlation()
 
     def signal_covariances(self) -> tuple[Tensor, Tensor]:
         """Covariance between the fidelities that k_t and that k_d carries, `(m, m)` each."""
-        scaled = self.loadings() * self.log_signal.exp()[:, None]
-        return scaled[:, :1] @ scaled[:, :1].T, scaled[:, 1:] @ scaled[:, 1:].T
+        return self.signals.covariances()
+
+    def fix_noise(self, variance: Tensor) -> None:
+        """Take the noise variance of each fidelity, `(m,)`, as given: it is not learned.
+
+        None is below what keeps the covariance of duplicated points positive definite.
+        """
+        self.log_noise.requires_grad_(False)
+        self.log_noise.copy_(variance.log().clamp_min(bounds_of("log_noise")[0]))
 
     def noise_variance(self) -> Tensor:
         """Observation noise variance of each fidelity, `(m,)`."""
         return self.log_noise.exp()
 
-    def between(self, x_a: Tensor, x_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Kernels k_t and k_d between rows of features `(a, d)` and `(b, d)`, `(a, b)` each."""
-        return (
-            matern(x_a, x_b, self.target_kernel.lengthscale),
-            matern(x_a, x_b, self.discrepancy_kernel.lengthscale),
-        )
+    def compare(self, x_a: Tensor | Encoded, x_b: Tensor | Encoded) -> Pairs:
+        """What rows of features `(a, d)` and `(b, d)` have in common, once for many kernels."""
+        return compare(self.encode(x_a), self.encode(x_b))
 
-    def covariance(self, x_a: Tensor, of_a: Tensor, x_b: Tensor, of_b: Tensor) -> Tensor:
+    def encode(self, x: Tensor | Encoded) -> Encoded:
+        """Rows of features, taken apart."""
+        return x if isinstance(x, Encoded) else encode(x, self.columns)
+
+    def covariance(
+        self, x_a: Tensor | Encoded, of_a: Tensor, x_b: Tensor | Encoded, of_b: Tensor
+    ) -> Tensor:
         """Prior covariance of f; `of_a (a, m)` and `of_b (b, m)` are one-hot fidelities."""
-        total = MEAN_VARIANCE * (of_a @ of_b.T)
-        pairs = zip(self.between(x_a, x_b), self.signal_covariances(), strict=True)
-        for kernel, signal in pairs:
-            total = total + kernel * (of_a @ signal @ of_b.T)
+        return self.covariance_of(self.compare(x_a, x_b), of_a, of_b)
+
+    def covariance_of(self, pairs: Pairs, of_a: Tensor, of_b: Tensor) -> Tensor:
+        """`covariance` of rows that have been compared."""
+        target, rest = self.signal_covariances()
+        signal = of_a @ target @ of_b.T
+        total: Tensor = MEAN_VARIANCE * (of_a @ of_b.T) + self.target_kernel(pairs) * signal
+        # The target has no discrepancies: half the work is saved where it is alone.
+        if bool(of_a[:, :-1].any()) and bool(of_b[:, :-1].any()):
+            total = total + self.discrepancy_kernel(pairs) * (of_a @ rest @ of_b.T)
         return total
 
     def log_prior(self) -> Tensor:
         """Log density of the free parameters up to a constant, a scalar."""
         return (
-            _log_lengthscale_prior(self.target_kernel)
-            + _log_lengthscale_prior(self.discrepancy_kernel)
-            + _log_normal(self.partials, _PARTIAL_PRIOR)
-            + _log_normal(self.log_signal, _LOG_SIGNAL_PRIOR)
-            + _log_normal(self.log_noise, _LOG_NOISE_PRIOR)
+            self.target_kernel.log_prior()
+            + self.discrepancy_kernel.log_prior()
+            + self.signals.log_prior()
+            + log_normal(self.log_noise, _LOG_NOISE_PRIOR)
         )
 
     def explain_by_noise(self) -> None:
-        """Set long lengthscales and much noise, the rival of the priors' wiggly, exact modes.
+        """Set smooth kernels and much noise, the rival of the priors' wiggly, exact modes.
 
         Noise and a process with short lengthscales explain the same data; each holds an optimum.
         """
         with torch.no_grad():
             for kernel in (self.target_kernel, self.discrepancy_kernel):
-                kernel.lengthscale = _SMOOTH * math.sqrt(self.n_features)
-            self.log_noise.fill_(_NOISY)
+                kernel.smooth()
+            if self.log_noise.requires_grad:
+                self.log_noise.fill_(_NOISY)
 
     def randomise(self, generator: torch.Generator) -> None:
         """Draw the free parameters near their priors, for another start of the optimiser."""
@@ -138,21 +151,14 @@ class JointPrior(nn.Module):
             for name, parameter in self.named_parameters():
                 if parameter.requires_grad:
                     step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                    low, high = BOUNDS[name]
+                    low, high = bounds_of(name)
                     parameter.copy_((parameter + step).clamp(low, high))
 
 
-def matern(x_a: Tensor, x_b: Tensor, lengthscale: Tensor) -> Tensor:
-    """Matérn-5/2 correlation of rows `(a, d)` and `(b, d)`, `(a, b)`; `lengthscale (1, d)`.
-
-    Rasmussen & Williams 2006, eq. 4.17. GPyTorch's own, which the tests compare with, takes
-    twice as long forwards and backwards.
-    """
-    a, b = x_a / lengthscale, x_b / lengthscale
-    squares = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * (a @ b.T)
-    # Below rounding the gradient of the root would be infinite; clamping makes it 0.
-    r = (5 * squares.clamp_min(1e-30)).sqrt()
-    return (1 + r + r.square() / 3) * torch.exp(-r)
+def bounds_of(name: str) -> tuple[float, float]:
+    """Lowest and highest value of the parameter `name` of a `JointPrior`."""
+    (bounds,) = (BOUNDS[part] for part in name.split(".") if part in BOUNDS)
+    return bounds
 
 
 def stable_cholesky(matrix: Tensor) -> Tensor:
@@ -170,36 +176,3 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
             "expected a positive definite covariance of the observations, got one that is not, "
             "even with 1e-4 of its diagonal added: look for absurd features or values"
         ) from error
-
-
-def _matern(n_features: int) -> Any:
-    """BoTorch's Matérn-5/2 kernel with its lengthscale parametrised by a logarithm."""
-    kernel = get_covar_module_with_dim_scaled_prior(n_features, use_rbf_kernel=False)
-    kernel.register_constraint(
-        "raw_lengthscale",
-        GreaterThan(_MIN_LENGTHSCALE, transform=torch.exp, inv_transform=torch.log),
-    )
-    kernel.lengthscale = max(float(kernel.lengthscale_prior.mode), 2 * _MIN_LENGTHSCALE)
-    return kernel
-
-
-def _log_lengthscale_prior(kernel: Any) -> Tensor:
-    density: Tensor = kernel.lengthscale_prior.log_prob(kernel.lengthscale).sum()
-    return density
-
-
-def _cholesky_row(partials: Tensor, width: int) -> Tensor:
-    """One row of a correlation's Cholesky factor from `partials (i,)`, `(width,)`."""
-    entries, left = [], torch.ones((), dtype=torch.float64)
-    for partial in partials:
-        entries.append(partial * left.sqrt())
-        left = left * (1 - partial**2)
-    entries.append(left.sqrt())
-    padding = torch.zeros(width - len(entries), dtype=torch.float64)
-    return torch.cat([torch.stack(entries), padding])
-
-
-def _log_normal(values: Tensor, prior: tuple[float, float]) -> Tensor:
-    """Log density of independent normals up to a constant."""
-    mean, sd = prior
-    return -0.5 * ((values - mean) / sd).square().sum()

@@ -52,6 +52,26 @@ def log_truncation_loss(u: Tensor) -> Tensor:
     return torch.where(u > -1e3, near, far).clamp_max(0.0)
 
 
+def log_truncation_information(u: Tensor) -> Tensor:
+    """Log of u h / 2 - log cdf(u), h = pdf(u) / cdf(u): the entropy a normal loses when cut off.
+
+    What is known of a standard normal once it is known to lie below u, in nats (the term of Wang
+    & Jegelka 2017, arXiv 1703.01968, eq. 6): near u pdf(u) / 2 far right, near log|u| far left.
+    """
+    u = u.clamp(-_MAX_ABS, _MAX_ABS)
+    right, mid, left = u.clamp_min(1.0), u.clamp(-1e3, 1.0), u.clamp_max(-1e3)
+    # Right: both terms are positive and tiny, so they are added as logarithms.
+    log_slope = log_pdf(right) - torch.special.log_ndtr(right) + (right / 2).log()
+    log_rest = log_minus_log1m_exp(torch.special.log_ndtr(-right))
+    # Middle: u^2 / 2 taken out of both, so that it does not cancel.
+    mills = torch.special.erfcx(-mid / math.sqrt(2))
+    in_middle = mid * (math.sqrt(2 / math.pi) / mills + mid) / 2 - (mills / 2).log()
+    # Left: u h = -u^2 - 1 + 2 / u^2 and -log cdf = u^2 / 2 + log|u| + log sqrt(2 pi) + 1 / u^2.
+    on_left = left.abs().log() + _LOG_SQRT_2PI - 0.5 + 2 / left.square()
+    off_right = torch.where(u > -1e3, in_middle, on_left).log()
+    return torch.where(u > 1.0, torch.logaddexp(log_slope, log_rest), off_right)
+
+
 def log_minus_log1m_exp(s: Tensor) -> Tensor:
     """log(-log(1 - exp(s))) for s <= 0; s itself where exp(s) is small, finite at s = 0."""
     bounded = s.clamp(-40.0, _NEARLY_ZERO)

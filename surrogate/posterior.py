@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from surrogate.encoded import Pairs
 from surrogate.kernels import MEAN_VARIANCE, JointPrior, stable_cholesky
 
 _CHUNK = 2048
@@ -47,23 +48,29 @@ class Observations:
         )
 
 
-def observation_covariance(prior: JointPrior, seen: Observations, of: Tensor) -> Tensor:
-    """Covariance of the noisy observations, `(n, n)`; `of (n, m)` is their one-hot fidelity."""
+def observation_covariance(
+    prior: JointPrior, pairs: Pairs, seen: Observations, of: Tensor
+) -> Tensor:
+    """Covariance of the noisy observations, `(n, n)`; `of (n, m)` is their one-hot fidelity.
+
+    `pairs` are the observations compared with themselves.
+    """
     noise = of @ prior.noise_variance() + seen.extra_noise
-    return prior.covariance(seen.x, of, seen.x, of) + torch.diag(noise)
+    return prior.covariance_of(pairs, of, of) + torch.diag(noise)
 
 
 class Posterior:
     """The Gaussian posterior of f given n observations; with n = 0 it is the prior."""
 
     def __init__(self, prior: JointPrior, seen: Observations) -> None:
-        self._prior, self._x = prior, seen.x
+        self._prior, self._x = prior, prior.encode(seen.x)
         self._of = one_hot(seen.fidelities, prior.n_fidelities)
         with torch.no_grad():
             self._signals = prior.signal_covariances()
             level = MEAN_VARIANCE * torch.eye(prior.n_fidelities, dtype=torch.float64)
             self._prior_at_x = self._signals[0] + self._signals[1] + level
-            self._factor = stable_cholesky(observation_covariance(prior, seen, self._of))
+            pairs = prior.compare(self._x, self._x)
+            self._factor = stable_cholesky(observation_covariance(prior, pairs, seen, self._of))
             self._weights = torch.cholesky_solve(seen.y[:, None], self._factor)[:, 0]
 
     def predict(self, x: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
@@ -99,11 +106,14 @@ class Posterior:
 
     def _cross(self, x: Tensor, fidelities: list[int]) -> Tensor:
         """Prior covariance of f at `x (q, d)` with the observations, `(q, len(fidelities), n)`."""
+        target, rest = (signal[fidelities] @ self._of.T for signal in self._signals)
         with torch.no_grad():
-            kernels = self._prior.between(x, self._x)
-        cross = (MEAN_VARIANCE * self._of.T[fidelities]).expand(len(x), -1, -1)
-        for kernel, signal in zip(kernels, self._signals, strict=True):
-            cross = cross + kernel[:, None, :] * (signal[fidelities] @ self._of.T)
+            pairs = self._prior.compare(x, self._x)
+            cross: Tensor = (MEAN_VARIANCE * self._of.T[fidelities]).expand(len(x), -1, -1)
+            cross = cross + self._prior.target_kernel(pairs)[:, None, :] * target
+            # The target has no discrepancies: half the work is saved where it is asked alone.
+            if bool(rest.any()):
+                cross = cross + self._prior.discrepancy_kernel(pairs)[:, None, :] * rest
         return cross
 
     def _whiten(self, cross: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from surrogate.held_out import balanced_rows
 from surrogate.kernels import MEAN_VARIANCE, JointPrior, stable_cholesky
 from surrogate.posterior import Observations, Posterior, one_hot
 
@@ -42,6 +43,29 @@ def choose_inducing(prior: JointPrior, seen: Observations, n_inducing: int) -> T
     return torch.tensor(chosen)
 
 
+def choose_extreme(
+    seen: Observations, n_fidelities: int, n_inducing: int, generator: torch.Generator
+) -> Tensor:
+    """Row numbers `(n_inducing,)`, sorted: half the most extreme outcomes, half at random.
+
+    For words, choices and sets, among which hardly any observation speaks for another: whatever
+    is not chosen is all but forgotten, and what must not be is the best. Extremes are counted from
+    the median of each fidelity, on either side, for it is not known here which is the better one.
+    """
+    far = torch.zeros_like(seen.y)
+    for j in range(n_fidelities):
+        mine = seen.fidelities == j
+        if bool(mine.any()):
+            far[mine] = (seen.y[mine] - seen.y[mine].median()).abs()
+    extreme = far.argsort(descending=True, stable=True)[: n_inducing // 2]
+    is_left = torch.ones(len(seen), dtype=torch.bool)
+    is_left[extreme] = False
+    left = is_left.nonzero()[:, 0]
+    n_others = n_inducing - len(extreme)
+    others = left[balanced_rows(seen.fidelities[left], n_fidelities, n_others, generator)]
+    return torch.cat([extreme, others]).sort().values
+
+
 class SparsePosterior(Posterior):
     """The posterior of f through f at k of the observed points.
 
@@ -54,7 +78,7 @@ class SparsePosterior(Posterior):
     """
 
     def __init__(self, prior: JointPrior, seen: Observations, inducing: Tensor) -> None:
-        self._prior, self._x = prior, seen.x[inducing]
+        self._prior, self._x = prior, prior.encode(seen.x[inducing])
         self._of = one_hot(seen.fidelities[inducing], prior.n_fidelities)
         with torch.no_grad():
             self._signals = prior.signal_covariances()

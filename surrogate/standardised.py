@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surrogate.blocks import Layout, layout
 from surrogate.outcomes import OutcomeScale, fit_outcome_scale, pull_in_outliers
 from surrogate.posterior import Observations, one_hot
 from surrogate.surrogate import Surrogate
@@ -59,15 +60,15 @@ class Standardised(Surrogate):
     ) -> None:
         """Learn from `features (n, d)`, `fidelities (n,)` int64 and `values (n,)`.
 
-        ValueError for shapes or fidelities that do not fit, features that are not finite, or no
-        finite value at all.
+        ValueError for shapes, fidelities or `feature_blocks` that do not fit, features that are
+        not finite, or no finite value at all.
         """
         check_observations(features, fidelities, values, n_fidelities)
         x, of, y = in_canonical_order(features.double(), fidelities, values.double())
         extra = torch.zeros_like(y)
         if self._outlier_mads is not None:
             y, extra = pull_in_outliers(y, of, n_fidelities, self._outlier_mads)
-        self._lowest, self._width = unit_cube(x)
+        self._lowest, self._width = unit_cube(x, layout(self.feature_blocks, x.shape[1]))
         self._outcomes = self._scale(y, of, n_fidelities)
         standard = self._outcomes.standardise(y, of)
         extra_noise = extra / self._outcomes.scale[of].square()
@@ -154,9 +155,15 @@ def in_canonical_order(
     return features[order], fidelities[order], values[order]
 
 
-def unit_cube(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest corner and widths `(d,)` of the box of `x`; width 1 where a feature is constant."""
+def unit_cube(x: Tensor, columns: Layout) -> tuple[Tensor, Tensor]:
+    """Lowest corner and widths `(d,)` of the box of `x`; width 1 where a feature is constant.
+
+    Only continuous columns are scaled: the others are 0 or 1 already.
+    """
     lowest, highest = x.min(0).values, x.max(0).values
     width = highest - lowest
-    is_constant = width <= 1e-12 * x.abs().max(0).values
-    return lowest, torch.where(is_constant, torch.ones_like(width), width)
+    is_scaled = width > 1e-12 * x.abs().max(0).values
+    is_number = torch.zeros_like(is_scaled)
+    is_number[list(columns.continuous)] = True
+    lowest = torch.where(is_number, lowest, torch.zeros_like(lowest))
+    return lowest, torch.where(is_scaled & is_number, width, torch.ones_like(width))

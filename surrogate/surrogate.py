@@ -7,15 +7,20 @@ m - 1, is the target). Everything is float64 and in the property's own units.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from surrogate.blocks import Blocks
 
 
 class Surrogate(ABC):
     """A model of f(x, fidelity) with a joint Gaussian posterior."""
 
     n_fidelities: int
+    feature_blocks: Blocks | None = None
+    """What the columns of the features are (see `blocks`); None: all continuous. Set before fit."""
 
     @abstractmethod
     def fit(
@@ -43,6 +48,17 @@ class Surrogate(ABC):
     @abstractmethod
     def noise_variance(self) -> Tensor:
         """Observation noise variance at each fidelity, `(m,)`."""
+
+    def state(self) -> dict[str, Any]:
+        """What `warm_start` may be given before the next fit, plain JSON; {} when there is none."""
+        return {}
+
+    def warm_start(self, state: Mapping[str, Any]) -> None:
+        """Let the next `fit` start from the `state()` of an earlier one, where that saves time.
+
+        Kinds without a state ignore it. ValueError for what is no state of this kind.
+        """
+        return
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:

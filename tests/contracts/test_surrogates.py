@@ -265,6 +265,46 @@ def test_summary_is_json_with_the_correlations(fitted):
     assert all(-1.0 <= value <= 1.0 + 1e-12 for value in correlations)
 
 
+BLOCKS = (("continuous", 1), ("categorical", 3), *((("letter", 4),) * 5), ("set", 4))
+
+
+def _spelled(n: int) -> Tensor:
+    """Rows of a number, a choice, a word and a set, as `BLOCKS` say."""
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.rand(n, 1, generator=generator, dtype=torch.float64)]
+    for kind, width in BLOCKS[1:]:
+        if kind == "set":
+            parts.append((torch.rand(n, width, generator=generator) > 0.5).double())
+        else:
+            chosen = torch.randint(width, (n,), generator=generator)
+            parts.append(torch.nn.functional.one_hot(chosen, width).double())
+    return torch.cat(parts, 1)
+
+
+def test_words_choices_and_sets(make):
+    x, fidelities, y = _spelled(40), torch.arange(40) % 2, torch.arange(40).double().sin()
+    x[:20, 1:] = x[0, 1:]  # a constant choice must not be scaled away
+    models = [make(), make()]
+    for model in models:
+        model.feature_blocks = BLOCKS
+        model.fit(x, fidelities, y, 2, 0)
+    _assert_honest(models[0], x, 2)
+    assert torch.equal(models[0].predict(x, 1)[0], models[1].predict(x, 1)[0])
+    covariance = models[0].covariance(x, fidelities, x, fidelities)
+    assert torch.linalg.eigvalsh(covariance).min() > -1e-9 * covariance.diagonal().max()
+
+
+def test_the_state_of_one_fit_may_start_the_next(make):
+    x, fidelities, y = _data((12, 8, 6))
+    state = json.loads(json.dumps(_fitted_once(make).state()))
+    again = make()
+    again.warm_start(state)
+    again.fit(x, fidelities, y, 3, 0)
+    torch.testing.assert_close(
+        again.predict(_query(), 2), _fitted_once(make).predict(_query(), 2), rtol=1e-2, atol=1e-2
+    )
+
+
 @pytest.mark.parametrize("kind", sorted(ACQUISITIONS))
 @pytest.mark.parametrize("counts", [(12, 8, 6), (1, 0, 0), (5, 0, 1)])
 def test_every_acquisition_scores_it(make, kind, counts):

@@ -144,3 +144,18 @@ def test_misuse_is_named(trained):
         trained.predict(_points(3, d=1), 0)
     with pytest.raises(ValueError, match="outlier_mads"):
         DeepKernel(outlier_mads=-1.0)
+
+
+def test_words_are_not_warped_and_far_more_of_them_than_inducing_points_are_learned():
+    letters = torch.randint(4, (160, 8), generator=torch.Generator().manual_seed(0))
+    x = torch.nn.functional.one_hot(letters, 4).flatten(1).double()
+    y = (letters == 2).double().mean(1) + (letters[:, :-1] == 1).double().mean(1)
+    model = DeepKernel(n_inducing=20)
+    model.feature_blocks = (("letter", 4),) * 8
+    model.fit(x[:120], torch.zeros(120, dtype=torch.int64), y[:120], 1, 0)
+    summary = model.summary()
+    assert summary["n_inducing"] == 40
+    assert summary["warp_trained_steps"] == 0
+    assert "gapped motifs" in summary["model"]
+    error = (model.predict(x[120:], 0)[0] - y[120:]).square().mean()
+    assert error < 0.5 * y[120:].var()

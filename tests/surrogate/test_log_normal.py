@@ -9,6 +9,7 @@ from surrogate.log_normal import (
     log_expected_improvement,
     log_minus_log1m_exp,
     log_softplus,
+    log_truncation_information,
     log_truncation_loss,
 )
 
@@ -42,6 +43,19 @@ def test_log_truncation_loss_agrees_with_sixty_digits(u):
     assert got == pytest.approx(float(exact), rel=1e-9, abs=1e-9)
 
 
+def test_log_truncation_information_agrees_with_many_digits():
+    for u in ARGUMENTS:
+        with mp.workdps(60 + int(min(u, 40.0) ** 2 if u > 0 else 0)):
+            if u > 40:
+                # h u / 2 and cdf(-u) alone are left
+                exact = mp.log(mp.npdf(u) * mp.mpf(u) / 2 + mp.erfc(mp.mpf(u) / mp.sqrt(2)) / 2)
+            else:
+                cdf = mp.erfc(-mp.mpf(u) / mp.sqrt(2)) / 2
+                exact = mp.log(mp.mpf(u) * mp.npdf(u) / cdf / 2 - mp.log(cdf))
+            found = float(log_truncation_information(_at(u)))
+            assert found == pytest.approx(float(exact), rel=1e-9), u
+
+
 def test_log_expected_improvement_agrees_with_botorch():
     u = torch.linspace(-1e3, 30, 5001, dtype=torch.float64)
     torch.testing.assert_close(log_expected_improvement(u), _log_ei_helper(u))
@@ -51,15 +65,17 @@ def test_log_expected_improvement_agrees_with_botorch():
 def test_absurd_arguments_stay_finite(u):
     assert log_expected_improvement(_at(u)).isfinite().all()
     assert log_truncation_loss(_at(u)).isfinite().all()
+    assert log_truncation_information(_at(u)).isfinite().all()
 
 
-def test_both_are_monotone_across_their_seams():
+def test_all_are_monotone_across_their_seams():
     u = torch.cat([torch.linspace(-2e4, -1e3, 4001), torch.linspace(-999, 30, 4001)]).double()
     assert (log_expected_improvement(u).diff() > 0).all()
     # far left the loss is 1 to within rounding: not increasing there, strictly falling later
     loss = log_truncation_loss(u)
     assert (loss.diff() <= 1e-9).all()
     assert (loss[u > -300].diff() < 0).all()
+    assert (log_truncation_information(u).diff() < 0).all()
 
 
 @pytest.mark.parametrize("s", [-1e5, -700.0, -41.0, -39.0, -1.0, -0.693, -0.694, -1e-3, -1e-12])

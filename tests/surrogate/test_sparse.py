@@ -5,7 +5,7 @@ from torch import Tensor
 from surrogate import sparse
 from surrogate.kernels import JointPrior
 from surrogate.posterior import Observations, Posterior, one_hot
-from surrogate.sparse import SparsePosterior, choose_inducing
+from surrogate.sparse import SparsePosterior, choose_extreme, choose_inducing
 
 
 def _seen(n: int = 60, d: int = 2, m: int = 2, seed: int = 0) -> Observations:
@@ -97,3 +97,16 @@ def test_a_handful_of_inducing_points_is_survived(k):
     )
     assert mean.isfinite().all()
     assert (variance > 0).all()
+
+
+def test_extreme_outcomes_of_either_side_are_chosen_and_others_of_every_fidelity():
+    seen = _seen(60)
+    y = seen.y.clone()
+    y[[3, 10, 41]] = torch.tensor([9.0, -9.0, 8.0], dtype=torch.float64)
+    spiked = Observations(seen.x, seen.fidelities, y, seen.extra_noise)
+    chosen = choose_extreme(spiked, 2, 12, torch.Generator().manual_seed(0))
+    assert len(chosen.unique()) == 12
+    assert {3, 10, 41} <= set(chosen.tolist())
+    assert set(seen.fidelities[chosen].tolist()) == {0, 1}
+    again = choose_extreme(spiked, 2, 12, torch.Generator().manual_seed(0))
+    assert torch.equal(again, chosen)

@@ -1,0 +1,217 @@
+"""The correlation of a process between two candidates, by what their features are.
+
+With continuous features alone it is a Matérn-5/2 kernel. In general, for candidates x and x',
+
+    k = (1 - a) m(x, x') exp(-sum_i w_i [x_i ≠ x'_i] - sum_s v_s (1 - S_s(x, x'))) + a mean_s S_s
+
+with m the Matérn-5/2 kernel of the continuous columns; i over choices (one-hot blocks, places
+of words, items of sets): the exponentiated Hamming kernel of BoTorch's `CategoricalKernel`; and s
+over words and sets, with S_s in [0, 1] how similar they are whatever the place. For sets S is
+Tanimoto's kernel (Ralaivola et al. 2005). For words it is the cosine between which letters, and
+which pairs of letters how far apart, occur (a gapped spectrum kernel, after Leslie et al. 2002),
+each gap with a learned weight: a motif learned in one place is known in every other. The
+product forms k's details; the linear term, whose share a is learned, extrapolates what is
+additive in the motifs. Every term is 1 at x = x', and so is k. All of w, v, the weights of the
+gaps and a are learned; a block that does not matter gets a small weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
+from gpytorch.constraints import GreaterThan
+from torch import Tensor, nn
+
+from surrogate.blocks import Layout
+from surrogate.encoded import Pairs, choice_columns, n_gaps
+
+_MIN_LENGTHSCALE = 2.5e-2
+_SMOOTH = 1.0
+"""Lengthscales over sqrt(d) of a start that explains by noise."""
+_SMOOTHER = -1.0
+"""Shift of the log weights of a start that explains by noise."""
+
+_TOTAL_RATE = 0.5
+"""Prior median of the weights w together: two candidates without anything in common."""
+_LOG_SIMILARITY_RATE = math.log(3.0)
+"""Prior median of log v: similarities of random words and sets lie within a few tenths."""
+_SHARED = 1e-3
+"""What all words, and all sets, share: two empty ones are equal, not undefined."""
+
+
+class Correlation(nn.Module):
+    """k above, with its parameters; attributes of parts that the layout lacks are missing."""
+
+    def __init__(self, columns: Layout) -> None:
+        super().__init__()
+        self._columns = columns
+        n_choices, n_words, n_sets = len(columns.choices), len(columns.words), len(columns.sets)
+        self._choice_of = torch.tensor(choice_columns(columns), dtype=torch.int64)
+        if columns.continuous:
+            self.continuous: Any = matern_module(len(columns.continuous))
+        if n_choices:
+            self._log_rate = math.log(_TOTAL_RATE / n_choices)
+            self.log_rates = nn.Parameter(torch.full((n_choices,), self._log_rate))
+        if n_words + n_sets:
+            start = torch.full((n_words + n_sets,), _LOG_SIMILARITY_RATE)
+            self.log_similarity_rates = nn.Parameter(start)
+            self.linear_logit = nn.Parameter(torch.zeros(()))
+        self.gap_logits = nn.ParameterList(torch.zeros(1 + n_gaps(word)) for word in columns.words)
+        self.double()
+
+    @property
+    def name(self) -> str:
+        """What it is made of, for people."""
+        parts = {
+            "Matern-5/2": self._columns.continuous,
+            "Hamming": self._columns.choices,
+            "gapped motifs": self._columns.words,
+            "Tanimoto": self._columns.sets,
+        }
+        return " with ".join(part for part, columns in parts.items() if columns)
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        """Correlation between the rows of `pairs`, `(a, b)`."""
+        if self._columns.is_continuous:
+            return self._matern(pairs)
+        similarities = self.similarities(pairs)
+        exponent = self._mismatch(pairs)
+        if similarities:
+            rates = self.log_similarity_rates.exp()
+            for rate, similarity in zip(rates, similarities, strict=True):
+                exponent = exponent + rate * (1 - similarity)
+        details = torch.exp(-exponent.clamp_min(0.0))
+        if self._columns.continuous:
+            details = details * self._matern(pairs)
+        if not similarities:
+            return details
+        share = torch.sigmoid(self.linear_logit)
+        linear = sum(similarities[1:], similarities[0]) / len(similarities)
+        return (1 - share) * details + share * linear
+
+    def similarities(self, pairs: Pairs) -> list[Tensor]:
+        """S of each word, then of each set, `(a, b)` each."""
+        words = zip(self.gap_logits, pairs.a.n_motifs, pairs.b.n_motifs, pairs.motifs, strict=True)
+        sets = zip(pairs.a.sets, pairs.b.sets, pairs.sets, strict=True)
+        return [_cosine(torch.softmax(logits, 0), *of) for logits, *of in words] + [
+            _tanimoto(*of) for of in sets
+        ]
+
+    def log_prior(self) -> Tensor:
+        """Log density of the parameters up to a constant, a scalar."""
+        total = torch.zeros((), dtype=torch.float64)
+        if self._columns.continuous:
+            prior = self.continuous.lengthscale_prior
+            total = total + prior.log_prob(self.continuous.lengthscale).sum()
+        if self._columns.choices:
+            total = total - (self.log_rates - self._log_rate).square().sum() / 2
+        if self._columns.words or self._columns.sets:
+            off = self.log_similarity_rates - _LOG_SIMILARITY_RATE
+            total = total - off.square().sum() / 2 - self.linear_logit.square() / 2
+        for logits in self.gap_logits:
+            total = total - logits.square().sum() / 2
+        return total
+
+    def smooth(self) -> None:
+        """Set long lengthscales and small weights: what is left is for noise to explain."""
+        with torch.no_grad():
+            if self._columns.continuous:
+                n_columns = len(self._columns.continuous)
+                self.continuous.lengthscale = _SMOOTH * math.sqrt(n_columns)
+            if self._columns.choices:
+                self.log_rates.fill_(self._log_rate + _SMOOTHER)
+            if self._columns.words or self._columns.sets:
+                self.log_similarity_rates.fill_(_LOG_SIMILARITY_RATE + _SMOOTHER)
+
+    def describe(self) -> dict[str, Any]:
+        """The parameters, for people and JSON: lists run over columns, choices, words and sets."""
+        told: dict[str, Any] = {}
+        if self._columns.continuous:
+            told["lengthscales"] = self.continuous.lengthscale.detach()[0].tolist()
+        if self._columns.choices:
+            told["choice_weights"] = self.log_rates.detach().exp().tolist()
+        if self._columns.words or self._columns.sets:
+            told["similarity_weights"] = self.log_similarity_rates.detach().exp().tolist()
+            told["linear_share"] = float(torch.sigmoid(self.linear_logit.detach()))
+        if self._columns.words:
+            told["gap_weights"] = [
+                torch.softmax(logits.detach(), 0).tolist() for logits in self.gap_logits
+            ]
+        return told
+
+    def _matern(self, pairs: Pairs) -> Tensor:
+        return matern(pairs.a.continuous, pairs.b.continuous, self.continuous.lengthscale)
+
+    def _mismatch(self, pairs: Pairs) -> Tensor:
+        """Sum of the weights of the choices that differ, `(a, b)`, up to rounding."""
+        if not self._columns.choices:
+            return torch.zeros(len(pairs.a), len(pairs.b), dtype=torch.float64)
+        rates = self.log_rates.exp()
+        return rates.sum() - (pairs.a.choices * rates[self._choice_of]) @ pairs.b.choices.T
+
+
+def matern(x_a: Tensor, x_b: Tensor, lengthscale: Tensor) -> Tensor:
+    """Matérn-5/2 correlation of rows `(a, d)` and `(b, d)`, `(a, b)`; `lengthscale (1, d)`.
+
+    Rasmussen & Williams 2006, eq. 4.17. GPyTorch's own, which the tests compare with, takes
+    several times longer forwards and backwards.
+    """
+    correlation: Tensor = _Matern.apply(  # type: ignore[no-untyped-call]
+        x_a / lengthscale, x_b / lengthscale
+    )
+    return correlation
+
+
+class _Matern(torch.autograd.Function):
+    """k = (1 + r + r²/3) exp(-r) with r = √5 |a - b|, and dk/d|a - b|² = -5/6 (1 + r) exp(-r).
+
+    Its slope by the squared distance is finite everywhere, unlike that of the root.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        squares = a.square().sum(1)[:, None] + b.square().sum(1)[None, :]
+        squares = squares.addmm_(a, b.T, alpha=-2)
+        r = squares.clamp_min_(0.0).mul_(5.0).sqrt_()
+        decay = r.neg().exp_()
+        first = decay * (1 + r)
+        ctx.save_for_backward(a, b, first)
+        return torch.addcmul(first, decay, r.square_(), value=1 / 3)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        a, b, first = ctx.saved_tensors
+        slope = (grad_outputs[0] * first).mul_(-5 / 3)
+        grad_a = slope.sum(1)[:, None] * a - slope @ b
+        return grad_a, slope.sum(0)[:, None] * b - slope.T @ a
+
+
+def matern_module(n_features: int) -> Any:
+    """BoTorch's Matérn-5/2 kernel with its lengthscale parametrised by a logarithm.
+
+    Its lengthscales have the dimension-scaled prior of Hvarfner et al. 2024 (features in the unit
+    cube).
+    """
+    kernel = get_covar_module_with_dim_scaled_prior(n_features, use_rbf_kernel=False)
+    kernel.register_constraint(
+        "raw_lengthscale",
+        GreaterThan(_MIN_LENGTHSCALE, transform=torch.exp, inv_transform=torch.log),
+    )
+    kernel.lengthscale = max(float(kernel.lengthscale_prior.mode), 2 * _MIN_LENGTHSCALE)
+    return kernel
+
+
+def _cosine(weights: Tensor, n_a: Tensor, n_b: Tensor, shared: Tensor) -> Tensor:
+    """Cosine between the motifs of two sets of words with `weights (g,)`, `(a, b)`."""
+    size_a, size_b = _SHARED + weights @ n_a, _SHARED + weights @ n_b
+    both: Tensor = _SHARED + torch.tensordot(weights, shared, 1)
+    return both / (size_a[:, None] * size_b).sqrt()
+
+
+def _tanimoto(members_a: Tensor, members_b: Tensor, shared: Tensor) -> Tensor:
+    """Tanimoto's kernel of two collections of sets: what both have over what either has."""
+    total = members_a.sum(1)[:, None] + members_b.sum(1)
+    return (_SHARED + shared) / (_SHARED + total - shared)

@@ -1,0 +1,64 @@
+"""Acquisitions that ask how far above what is known f may lie: `log_ei` and `ucb`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from surrogate.acquisition import Acquisition, damp_cheaper
+from surrogate.log_normal import log_expected_improvement, log_softplus
+
+
+class LogExpectedImprovement(Acquisition):
+    """Log expected improvement at the target; at cheaper fidelities, what knowing more is worth.
+
+    At the target log E[max(f - bar, 0)] (Ament et al. 2023, eq. 9), the bar being `kth_best`, or
+    `best` without it. An observation at a cheaper fidelity improves nothing itself. It moves the
+    target's mean at x by rho sd z, z standard normal, and so the improvement that x promises by
+    E[max(mean + rho sd z - bar, 0)] - max(mean - bar, 0) = rho sd EI(-|mean - bar| / (rho sd)):
+    the knowledge gradient with x and the bar for alternatives (Frazier et al. 2009, eq. 14). It
+    falls to nothing much faster than rho^2 where a fidelity says too little to change the choice.
+    """
+
+    def _learn_reference(self, mean: Tensor, sd: Tensor, seed: int) -> None:
+        """Learn nothing: the bar says it all."""
+
+    def _log_gain(self, mean: Tensor, sd: Tensor, log_rho2: Tensor) -> Tensor:
+        above = mean - self._bar
+        log_ei = sd.log() + log_expected_improvement(above / sd)
+        moves = sd[:, None] * (log_rho2[:, :-1] / 2).exp()
+        log_worth = moves.log() + log_expected_improvement(-above.abs()[:, None] / moves)
+        return torch.cat([log_worth, log_ei[:, None]], 1)
+
+
+class UpperConfidenceBound(Acquisition):
+    """Upper confidence bound mean + sqrt(beta) sd at the target, made positive.
+
+    The bound is that of Srinivas et al. 2010 (arXiv 0912.3995, eq. 6). A gain must be positive,
+    see `log_above`; the bar is `kth_best`, or `best` without it. Cheaper fidelities are damped by
+    their squared correlation with the target.
+    """
+
+    def __init__(self, *, beta: float = 4.0) -> None:
+        if not (beta >= 0 and math.isfinite(beta)):
+            raise ValueError(f"expected a finite beta of 0 or more, got {beta}")
+        self._beta = beta
+
+    def _learn_reference(self, mean: Tensor, sd: Tensor, seed: int) -> None:
+        self._temperature = float(sd.quantile(0.5))
+
+    def _log_gain(self, mean: Tensor, sd: Tensor, log_rho2: Tensor) -> Tensor:
+        bound = mean + math.sqrt(self._beta) * sd
+        return damp_cheaper(log_above(bound, self._bar, self._temperature), log_rho2)
+
+
+def log_above(value: Tensor, bar: float, temperature: float) -> Tensor:
+    """Log of t softplus((value - bar) / t), `(q,)`: how far above the bar, in its units.
+
+    It keeps the ranking of `value`, is value - bar far above the bar, and never runs out below it.
+    The temperature t is a typical posterior standard deviation.
+    """
+    log_positive: Tensor = math.log(temperature) + log_softplus((value - bar) / temperature)
+    return log_positive
