@@ -15,11 +15,15 @@ from sampler.rollout import Behaviour, roll_out
 
 
 class Random:
-    """Takes a uniformly random allowed action at every state; the interface of `GFlowNet`.
+    """Draws candidates at random and learns nothing; the interface of `GFlowNet`.
 
-    This is uniform over actions, not over candidates: a candidate behind many choices, or few
-    alternatives, is more or less likely than another.
+    Evenly over the candidates where the space can (`Environment.random_states`); else, and under a
+    restriction, a uniformly random allowed action at every state, by which a candidate behind many
+    choices, or few alternatives, is more or less likely than another.
     """
+
+    is_baseline = True
+    """A rival in races: a campaign adds nothing to what it draws."""
 
     def __init__(self, environment: Environment, seed: int = 0) -> None:
         self.environment = environment
@@ -47,8 +51,9 @@ class Random:
         With a `seed`, the same ones every time.
         """
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
-        space = self.environment.restricted(where) if where else self.environment
-        return roll_out(space, _nothing, n, generator, Behaviour()).terminal_states
+        return random_states(
+            self.environment.restricted(where) if where else self.environment, n, generator
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Nothing was learned, so nothing is written."""
@@ -57,9 +62,17 @@ class Random:
         """Nothing was learned, so nothing is read."""
 
     def log_forward(self, states: Tensor) -> Tensor:
-        """Return log P_F of every action, uniform over those allowed; `(n, a)`."""
+        """Return log P_F of a uniformly random allowed action, `(n, a)`."""
         mask = self.environment.forward_mask(states)
         return masked_log_softmax(torch.zeros(mask.shape), mask)
+
+
+def random_states(environment: Environment, n: int, generator: torch.Generator) -> Tensor:
+    """N candidates: spread evenly where the space can do that, else by random actions."""
+    drawn = environment.random_states(n, generator)
+    if drawn is not None:
+        return drawn
+    return roll_out(environment, _nothing, n, generator, Behaviour()).terminal_states
 
 
 def _nothing(states: Tensor, rows: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # `import sampler` stays cheap: torch comes with the first concrete environment
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Candidate = Any
 """A thing that could be made: a pymatgen `Structure`, a `str`, a numpy vector."""
@@ -52,6 +52,16 @@ class Environment(ABC):
     """
     circular_heads: tuple[bool, ...] = ()
     """For each head, whether its amount is an angle (u = 0 and u = 1 are the same)."""
+
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...] | None:
+        """What the columns of `features` are, from the left: (kind, number of columns) each.
+
+        Kinds: `continuous`; `categorical`, one one-hot choice; `letter`, one place of a word,
+        one-hot and all zeros where nothing is written (neighbouring ones spell one word); `set`,
+        membership of each item, 0 or 1. None, the default: all continuous.
+        """
+        return None
 
     @abstractmethod
     def initial_states(self, n: int) -> Tensor:
@@ -143,6 +153,32 @@ class Environment(ABC):
     def families(self, states: Tensor) -> list[str]:
         """Which candidates a person would call variants of one thing: equal text, same family."""
         return self.keys(states)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """How far apart the candidates of terminal states are, `(n_a, n_b)` float64 in [0, 1].
+
+        A metric: symmetric, 0 for one candidate and above 0 for two, never longer than a detour.
+        By default the root mean square difference of `features`, for which they must be numbers
+        of [0, 1] that tell candidates apart.
+        """
+        from sampler.distances import euclidean
+
+        return euclidean(self.features(a), self.features(b))
+
+    def compact(self) -> Environment:
+        """The same candidates, keys and features by fewer steps, where there is a way; else itself.
+
+        What a campaign samples in: which trajectories lead to a candidate is no concern of its
+        user, and training time grows with their length.
+        """
+        return self
+
+    def random_states(self, n: int, generator: Generator) -> Tensor | None:
+        """N terminal states spread evenly over the candidates; None where random actions do that.
+
+        For spaces where a walk of random actions ends near where it began.
+        """
+        return None
 
     def log_measure(self, states: Tensor) -> Tensor:
         """Log of the volume that each terminal state stands for, `(n,)` float64; 0 by default.

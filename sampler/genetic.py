@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from sampler.asking import LogReward, checked
+from sampler.baselines import random_states
 from sampler.checkpoint import read, write
 from sampler.environment import Environment
 from sampler.options import check_examples, n_examples_of
-from sampler.variation import Habit, crossed, grown_inside, is_inside, mutated, random_states
+from sampler.row_variation import row_operators
+from sampler.variation import Habit, bred, grown_inside, is_inside
 
 _SURPLUS = 2
 """Children made for each that is needed: rows are cheaper than attempts."""
@@ -27,9 +29,10 @@ class Genetic:
 
     A steady state (μ + λ) genetic algorithm (Eiben & Smith 2015, Introduction to Evolutionary
     Computing, chapter 5): parents win tournaments among the `population_size` best of all that
-    were asked (so the best are never lost), children are never asked twice. Variation goes back
-    and forth in the environment's own steps (`sampler.variation`), so that every child is a
-    candidate, in any space.
+    were asked (so the best are never lost), children are never asked twice. In words and grids
+    variation is that of rows (`sampler.row_variation`: point mutations, shifts, one-point and
+    uniform crossover). In any other space, and with `n_back`, it goes back and forth in the
+    environment's own steps (`sampler.variation`), so that every child is a candidate.
 
     `tournament_size`: of so many drawn from the population the best becomes a parent; 1: any.
     `crossover_rate`: the share of children with two parents; the others are mutants of one.
@@ -39,6 +42,9 @@ class Genetic:
     as many rewards as a `GFlowNet` asks for with the same numbers.
     `log_reward_floor`: log rewards below it, -inf included, count as it.
     """
+
+    is_baseline = True
+    """A rival in races: a campaign adds nothing to what it draws."""
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class Genetic:
         _check(population_size, tournament_size, crossover_rate, n_kept)
         self.environment = environment
         self.habit = Habit(n_back, mutation_rate)
+        # A wish to go back some steps is about trajectories.
+        self._rows = row_operators(environment) if n_back is None else None
         self.population_size, self.tournament_size = population_size, tournament_size
         self.crossover_rate, self.n_kept = crossover_rate, n_kept
         self.log_reward_floor = log_reward_floor
@@ -197,14 +205,11 @@ class Genetic:
         first, second = (self._parents(n, generator, n_best) for _ in range(2))
         draws = torch.rand(n, generator=generator, device=self._device)
         is_crossed = draws < self.crossover_rate
-        children = first.clone()
-        children[is_crossed] = crossed(
-            self.environment, first[is_crossed], second[is_crossed], self.habit, generator
-        )
-        children[~is_crossed] = mutated(
-            self.environment, first[~is_crossed], self.habit, generator
-        ).states
-        return children
+        if self._rows is not None:
+            children = self._rows.crossed(first, second, generator)
+            mutants = self._rows.mutated(first, self.habit.mutation_rate, generator)
+            return torch.where(is_crossed[:, None], children, mutants)
+        return bred(self.environment, first, second, is_crossed, self.habit, generator)
 
     def _parents(self, n: int, generator: torch.Generator, n_best: int) -> Tensor:
         """Winners of n tournaments; the candidates stand best first."""

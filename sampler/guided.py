@@ -50,6 +50,20 @@ class Guide:
     shift: Tensor  # (n,), int64
     reach: Tensor  # (n,), float64: above 0, at most 0.5
 
+    def with_rows(self, rows: Tensor, other: Guide) -> Guide:
+        """This guide with those `rows` `(m,)` replaced by the m rows of `other`."""
+        amounts = self.amounts
+        if amounts is not None and other.amounts is not None:
+            amounts = amounts.index_copy(0, rows, other.amounts)
+        return Guide(
+            self.actions.index_copy(0, rows, other.actions),
+            amounts,
+            repeats=self.repeats.index_copy(0, rows, other.repeats),
+            is_first_new=self.is_first_new.index_copy(0, rows, other.is_first_new),
+            shift=self.shift.index_copy(0, rows, other.shift),
+            reach=self.reach.index_copy(0, rows, other.reach),
+        )
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -159,6 +173,19 @@ def log_backward(environment: Environment, trajectories: Trajectories) -> Tensor
     logs = -environment.backward_mask(children).sum(dim=1).double().log()
     if environment.action_heads is not None:
         logs = logs - environment.log_width_back(children, actions)
+    return logs.new_zeros(len(trajectories)).index_add(0, trajectories.rows, logs)
+
+
+def log_uniform(environment: Environment, trajectories: Trajectories) -> Tensor:
+    """Log of the density of `trajectories` where every choice is uniform, `(n,)`."""
+    states, actions = trajectories.states, trajectories.actions
+    logs = -trajectories.masks.sum(dim=1).double().log()
+    if environment.action_heads is not None:
+        has_amount = heads_of(environment, actions)[0] >= 0
+        span = (
+            environment.log_width(states, actions) + _span(environment, states, actions).width.log()
+        )
+        logs = torch.where(has_amount, logs - span, logs)
     return logs.new_zeros(len(trajectories)).index_add(0, trajectories.rows, logs)
 
 

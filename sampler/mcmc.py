@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from sampler.asking import LogReward, checked
+from sampler.baselines import random_states
 from sampler.checkpoint import read, write
 from sampler.environment import Environment
 from sampler.options import check_examples, n_examples_of
-from sampler.variation import Habit, grown_inside, is_inside, mutated, random_states
+from sampler.variation import Habit, grown_inside, is_inside, mutated
 
 
 class Mcmc:
@@ -39,6 +40,9 @@ class Mcmc:
     `n_steps` of a `train` whose caller does not name it: n_steps · n_chains rewards are asked for.
     `log_reward_floor`: log rewards below it, -inf included, count as it.
     """
+
+    is_baseline = True
+    """A rival in races: a campaign adds nothing to what it draws."""
 
     def __init__(
         self,

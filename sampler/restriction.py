@@ -62,6 +62,11 @@ class Restricted(Environment):
         """As the base."""
         return self.base.policy_inputs(states)
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...] | None:
+        """As the base."""
+        return self.base.feature_blocks
+
     def features(self, states: Tensor) -> Tensor:
         """As the base."""
         return self.base.features(states)
@@ -92,6 +97,10 @@ class Restricted(Environment):
     def families(self, states: Tensor) -> list[str]:
         """As the base."""
         return self.base.families(states)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """As the base."""
+        return self.base.distances(a, b)
 
     def log_measure(self, states: Tensor) -> Tensor:
         """As the base."""

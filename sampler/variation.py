@@ -22,6 +22,7 @@ from sampler.guided import (
     is_in_range,
     log_backward,
     log_density,
+    log_uniform,
     steps_of,
 )
 from sampler.rollout import (
@@ -80,11 +81,16 @@ class BackAndForth:
         return self.forth.terminal_states
 
 
-def random_states(environment: Environment, n: int, generator: torch.Generator) -> Tensor:
-    """N candidates, uniform over actions."""
-    return roll_out(
-        environment, lambda states, rows: states, n, generator, Behaviour()
-    ).terminal_states
+def weighed_states(
+    environment: Environment, n: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """N candidates, uniform over actions, and the log of what each weighs, `(n, w)` and `(n,)`.
+
+    Weights P_B(τ | x) / P_F(τ) of their trajectories make sums over the space of them: the mean of
+    weight · f(x) estimates Σ f(x) over all candidates, or the integral in a continuous space.
+    """
+    walks = roll_out(environment, lambda states, rows: states, n, generator, Behaviour())
+    return walks.terminal_states, log_backward(environment, walks) - log_uniform(environment, walks)
 
 
 def walk_back(
@@ -134,9 +140,7 @@ def mutated(
     else it is 0.
     """
     mean_back, rate = _scales(environment, habit, states, generator)
-    log_going_on = (-1 / mean_back).log1p()  # of not stopping after a step back
-    drawn = _uniform(states, generator).clamp_min(1e-12).log() / log_going_on
-    n_back = 1 + drawn.clamp(max=environment.max_steps).long()
+    n_back = _drawn_back(environment, mean_back, generator)
     back = walk_back(environment, states, n_back, generator)
     steps = steps_of(back)
     starts = _states_at(back, steps, torch.zeros_like(steps.lengths))
@@ -154,6 +158,7 @@ def mutated(
         - log_backward(environment, back)
         - log_density(environment, forth, guide)
     )
+    log_going_on = _log_going_on(mean_back)
     # Arriving at the same state after another number of steps back; 0 · -inf means equal numbers.
     longer = there.lengths - steps.lengths
     log_ratio = log_ratio + torch.where(longer == 0, 0.0, longer * log_going_on)
@@ -173,16 +178,38 @@ def crossed(
     one to the second parent, step by step, are taken as far as the masks allow. Where they do not,
     and in the share `mutation_rate` of the steps, the choice is random.
     """
-    n = len(first)
-    walks = _whole(environment, torch.cat([first, second]), generator)
+    is_crossed = torch.ones(len(first), dtype=torch.bool, device=first.device)
+    return bred(environment, first, second, is_crossed, habit, generator)
+
+
+def bred(
+    environment: Environment,
+    first: Tensor,
+    second: Tensor,
+    is_crossed: Tensor,
+    habit: Habit,
+    generator: torch.Generator,
+) -> Tensor:
+    """Children `(n, w)` of `first`: `crossed` with `second` where asked `(n,)`, else `mutated`.
+
+    All of them in one pass, since the time of a pass is that of its longest trajectory.
+    """
+    n, pairs = len(first), is_crossed.nonzero()[:, 0]
+    mean_back, rate = _scales(environment, habit, first, generator)
+    n_back = _drawn_back(environment, mean_back, generator)
+    whole = torch.full_like(n_back, environment.max_steps)
+    n_back = torch.cat([torch.where(is_crossed, whole, n_back), whole[pairs]])
+    walks = walk_back(environment, torch.cat([first, second[pairs]]), n_back, generator)
     steps = steps_of(walks)
     ours, theirs = steps.of(slice(0, n)), steps.of(slice(n, None))
-    longest = ours.lengths - 1
-    cut = torch.minimum(1 + (_uniform(first, generator) * longest).long(), longest)
-    _, rate = _scales(environment, habit, first, generator)
-    guide = replace(_repeating(theirs, rate), shift=cut)
-    starts = _states_at(walks, steps, torch.cat([cut, torch.zeros_like(cut)]))[:n]
-    return follow(environment, starts, guide, generator).terminal_states
+    longest = ours.lengths[pairs] - 1
+    cut = torch.minimum(1 + (_uniform(longest, generator) * longest).long(), longest)
+    places = torch.zeros_like(steps.lengths)
+    places[pairs] = cut
+    guide = _mutating(environment, ours, rate, generator)
+    crossing = replace(_repeating(theirs, rate[pairs]), shift=cut)
+    starts = _states_at(walks, steps, places)[:n]
+    return follow(environment, starts, guide.with_rows(pairs, crossing), generator).terminal_states
 
 
 def grown_inside(
@@ -213,6 +240,17 @@ def is_inside(restricted: Environment, states: Tensor, generator: torch.Generato
         is_allowed = is_allowed & (is_fit | (heads < 0))
     n_refused = torch.zeros(len(states), dtype=torch.long, device=states.device)
     return n_refused.index_add(0, walk.rows, (~is_allowed).long()) == 0
+
+
+def _drawn_back(environment: Environment, mean_back: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of steps to go back, geometric with means `mean_back` `(n,)`; `(n,)` int64."""
+    drawn = _uniform(mean_back, generator).clamp_min(1e-12).log() / _log_going_on(mean_back)
+    return 1 + drawn.clamp(max=environment.max_steps).long()
+
+
+def _log_going_on(mean_back: Tensor) -> Tensor:
+    """Log of the probability of not stopping after a step back."""
+    return (-1 / mean_back).log1p()
 
 
 def _whole(environment: Environment, states: Tensor, generator: torch.Generator) -> Trajectories:

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from sampler.environment import Candidate, Environment
+from sampler.environments.hypercube_discrete import DiscreteHypercube
 from sampler.restriction import Restricted, check_keys, interval
 
 _TOLERANCE = 1e-6
 """How far off the grid a point may lie, as a share of the axis."""
+_MOST_LEVELS = 1000
+"""A step that sets a coordinate has as many actions as the axis has values."""
 
 
 class HyperGrid(Environment):
@@ -101,6 +104,18 @@ class HyperGrid(Environment):
         """States of points that lie on the grid to within 1e-6 of an axis' length."""
         rows = [[*self._nearest(candidate), 1] for candidate in candidates]
         return self._states(rows)
+
+    def compact(self) -> Environment:
+        """Each coordinate set in one step instead of counted up, on axes of moderate length."""
+        if self.length > _MOST_LEVELS:
+            return self
+        return DiscreteHypercube(self.n_dims, self.bounds, self.length)
+
+    def random_states(self, n: int, generator: torch.Generator) -> Tensor:
+        """Uniform over the grid: random steps would stop near the origin."""
+        size, device = (n, self.n_dims), self._ends.device
+        points = torch.randint(self.length, size, generator=generator, device=device)
+        return torch.cat([points, points.new_ones(n, 1)], dim=1)
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `x0`, `x1`, …: the real coordinates."""

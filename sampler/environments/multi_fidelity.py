@@ -109,6 +109,12 @@ class MultiFidelity(Environment):
             parts.append(self.base.is_terminal(base_states).unsqueeze(1).float())
         return torch.cat(parts, dim=1)
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...] | None:
+        """The base's, then the fidelity."""
+        blocks = self.base.feature_blocks
+        return None if blocks is None else (*blocks, ("continuous", 1))
+
     def features(self, states: Tensor) -> Tensor:
         """The base's, then the fidelity from 0 (cheapest) to 1 (the last); `(n, d)` float64."""
         n = len(self.fidelities)
@@ -204,9 +210,23 @@ class MultiFidelity(Environment):
         """As the base: one candidate at two fidelities is one thing."""
         return self.base.families(states[:, :-1])
 
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """As the base: one candidate at two fidelities is one thing."""
+        return self.base.distances(a[:, :-1], b[:, :-1])
+
     def log_measure(self, states: Tensor) -> Tensor:
         """As the base."""
         return self.base.log_measure(states[:, :-1])
+
+    def random_states(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """As the base, each at a random fidelity."""
+        states = self.base.random_states(n, generator)
+        if states is None:
+            return None
+        wanted = self._is_wanted.nonzero()[:, 0] + 1
+        drawn = torch.randint(len(wanted), (n,), generator=generator, device=states.device)
+        numbers = wanted.to(states.device)[drawn]
+        return self._with_fidelity(states, numbers.tolist())
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """The base's columns, and `fidelity`."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sampler.distances import edit
 from sampler.environment import Candidate, Environment
 from sampler.environments.scrabble_where import (
     LETTERS,
@@ -95,6 +96,11 @@ class Scrabble(Environment):
         inputs[:, -1] = states[:, -1]
         return inputs
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...]:
+        """A letter for each place (none is one of 27), then length and score."""
+        return (*((("letter", 27),) * self.max_length), ("continuous", 2))
+
     def features(self, states: Tensor) -> Tensor:
         """One-hot letters as above, then length and score, each over its largest; float64."""
         features = states.new_zeros(len(states), self.n_features, dtype=torch.float64)
@@ -119,6 +125,10 @@ class Scrabble(Environment):
     def encode(self, candidates: Sequence[Candidate]) -> Tensor:
         """States of strings of lower-case letters."""
         return self.from_keys(candidates)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Edit distance over `max_length`: the share of its letters that must change."""
+        return edit(a[:, : self.max_length], b[:, : self.max_length])
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `word` and `score`."""

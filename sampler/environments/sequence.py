@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sampler.distances import edit
 from sampler.environment import Candidate, Environment
 from sampler.environments.sequence_where import restricted_words
 from sampler.spelling import Spelling
@@ -126,6 +127,12 @@ class Sequence(Environment):
         # The flag goes through the same table: its 1 sets the first of the columns behind.
         return inputs[:, : self.n_policy_inputs] if self.has_stop else inputs
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...]:
+        """A letter for each place, then the length where lengths differ."""
+        letters = (("letter", len(self.alphabet)),) * self.max_length
+        return (*letters, ("continuous", 1)) if self.has_stop else letters
+
     def features(self, states: Tensor) -> Tensor:
         """One-hot letters, then length / max_length where lengths differ; `(n, d)` float64."""
         letters = states[:, : self.max_length]
@@ -153,6 +160,24 @@ class Sequence(Environment):
     def encode(self, candidates: Rows[Candidate]) -> Tensor:
         """States of words; ValueError for a letter outside the alphabet, or the wrong length."""
         return self.from_keys(candidates)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Edit distance over `max_length`: the share of its letters that must change."""
+        return edit(a[:, : self.max_length], b[:, : self.max_length])
+
+    def random_states(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Every length equally often, then uniform letters: random stops favour short words."""
+        if not self.has_stop:
+            return None
+        device, end = self._written.device, self.max_length
+        lengths = torch.randint(
+            self.min_length, end + 1, (n, 1), generator=generator, device=device
+        )
+        letters = torch.randint(
+            1, len(self.alphabet) + 1, (n, end), generator=generator, device=device
+        )
+        words = letters * (torch.arange(end, device=device) < lengths)
+        return torch.cat([words, words.new_ones(n, 1)], dim=1)
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `sequence` and `length`."""

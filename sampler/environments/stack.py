@@ -123,6 +123,18 @@ class Stack(Environment):
         stage = self._stage_inputs[states[:, 0].long()]
         return torch.cat([stage, *self._of_all(states, lambda p, own: p.policy_inputs(own))], dim=1)
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...] | None:
+        """Those of all parts; None if all are continuous."""
+        spaces = self.parts.values()
+        if all(space.feature_blocks is None for space in spaces):
+            return None
+        return tuple(
+            block
+            for space in spaces
+            for block in space.feature_blocks or (("continuous", space.n_features),)
+        )
+
     def features(self, states: Tensor) -> Tensor:
         """The features of all parts."""
         return torch.cat(self._of_all(states, lambda part, own: part.features(own)), dim=1)
@@ -202,6 +214,13 @@ class Stack(Environment):
     def families(self, states: Tensor) -> list[str]:
         """The families of the parts as a JSON list."""
         return as_lists(self._of_all(states, lambda part, own: part.families(own)))
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean over the parts."""
+        own_a = self._of_all(a, lambda part, own: (part, own))
+        own_b = self._of_all(b, lambda part, own: own)
+        pairs = zip(own_a, own_b, strict=True)
+        return torch.stack([part.distances(x, y) for (part, x), y in pairs]).mean(dim=0)
 
     def log_measure(self, states: Tensor) -> Tensor:
         """Sum over the parts."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sampler.distances import tanimoto
 from sampler.environment import Candidate, Environment
 from sampler.restriction import Restricted, check_keys
 
@@ -73,6 +74,11 @@ class Subset(Environment):
         share = members[:, : self.n_items].sum(1, keepdim=True) / self.high
         return torch.cat([members, share], dim=1)
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...]:
+        """Membership."""
+        return (("set", self.n_items),)
+
     def features(self, states: Tensor) -> Tensor:
         """Membership, `(n, n_items)` float64."""
         return states[:, : self.n_items].double()
@@ -95,6 +101,10 @@ class Subset(Environment):
     def encode(self, candidates: Sequence[Candidate]) -> Tensor:
         """States of collections of distinct items, in any order."""
         return self._states([(f"subset {candidate!r}", candidate) for candidate in candidates])
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Tanimoto's: 1 less what two subsets share over what they have in all."""
+        return tanimoto(a[:, : self.n_items], b[:, : self.n_items])
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `items` and `size`."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sampler.distances import hamming
 from sampler.environment import Candidate, Environment
 from sampler.environments.tetris_full import CanSatisfy, full_boards
 from sampler.environments.tetris_pieces import PIECES, checked_pieces, placements
@@ -155,6 +156,11 @@ class Tetris(Environment):
         sights = self._sights(self._cells(states))
         return torch.cat([sights, states[:, : self.width] / self.height, states[:, -1:]], dim=1)
 
+    @property
+    def feature_blocks(self) -> tuple[tuple[str, int], ...]:
+        """What each cell shows, as a set; then the shares."""
+        return (("set", self.n_features - len(self.pieces)), ("continuous", len(self.pieces)))
+
     def features(self, states: Tensor) -> Tensor:
         """The same of each cell, then the share of the cells that each piece fills; float64."""
         cells = self._cells(states)
@@ -202,6 +208,10 @@ class Tetris(Environment):
                 f"board {row}: a piece hangs in the air, or no order of drops makes it"
             )
         return states.cpu()
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Share of the cells that are not the same cell of the same piece."""
+        return hamming(self._cells(a), self._cells(b))
 
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns `board` (piece letters, top row first), `n_pieces` and `filled` (a share)."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sampler.distances import circular
 from sampler.environment import Environment
 from sampler.environments.increments import GRID, Increments, required
 from sampler.environments.torus_discrete import DiscreteTorus, TorusWalk, arc
@@ -123,6 +124,10 @@ class ContinuousTorus(Increments):
         """Cosines, then sines, scaled to [0, 1]: `(n, 2 · n_dims)` float64."""
         angles = states[:, : self.n_dims] * _TURN
         return torch.cat([angles.cos(), angles.sin()], dim=1) * 0.5 + 0.5
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Root mean square of the arcs between the angles, as parts of half a turn."""
+        return circular(a[:, : self.n_dims], b[:, : self.n_dims])
 
     def restricted(self, where: Mapping[str, Any]) -> Environment:
         """Keys `x0`, `x1`, …: the arc [from, to] in radians; [5.5, 0.5] runs over 2π = 0."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sampler.distances import circular
 from sampler.environment import Candidate, Environment
 from sampler.environments.increments import read_point
 from sampler.environments.levels import Levels, read_levels, wanted_levels
@@ -34,6 +35,10 @@ class DiscreteTorus(Levels):
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         values = np.tile(angles, (n_dims, 1))
         super().__init__(n_dims, values, circle, 0.5 + 0.5 * circle, any_order)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Root mean square of the arcs between the angles, as parts of half a turn."""
+        return circular(a / self.n_levels, b / self.n_levels)
 
     def _nearest(self, point: NDArray[np.float64]) -> NDArray[np.int64]:
         return nearest_angles(point, self.n_levels)
@@ -112,6 +117,10 @@ class TorusWalk(Environment):
     def features(self, states: Tensor) -> Tensor:
         """Of each angle its cosine and sine scaled to [0, 1], float64."""
         return self._features[states[:, :-1]].flatten(1)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Root mean square of the arcs between the angles, as parts of half a turn."""
+        return circular(a[:, :-1] / self.n_angles, b[:, :-1] / self.n_angles)
 
     def keys(self, states: Tensor) -> list[str]:
         """Angles such as `3,0`, in steps of 2π / n_angles."""

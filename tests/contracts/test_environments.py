@@ -339,6 +339,29 @@ print(json.dumps({name: first_keys(name) for name in sorted(SMALL)}))
 """
 
 
+def test_random_candidates_lie_in_the_space_and_follow_the_seed(space: Environment) -> None:
+    first, again = (space.random_states(50, torch.Generator().manual_seed(3)) for _ in range(2))
+    if first is None:
+        assert again is None
+        return
+    assert again is not None
+    assert bool(space.is_terminal(first).all())
+    assert torch.equal(first, again)
+    assert torch.equal(space.from_keys(space.keys(first)), first)
+
+
+def test_the_compact_space_has_the_same_candidates(space: Environment) -> None:
+    states = Random(space, seed=2).sample(100)
+    compact = space.compact()
+    keys = space.keys(states)
+    same = compact.from_keys(keys)
+    assert compact.keys(same) == keys
+    assert torch.equal(compact.features(same), space.features(states))
+    assert compact.describe(same) == space.describe(states)
+    assert compact.families(same) == space.families(states)
+    assert compact.max_steps <= space.max_steps
+
+
 def first_keys(name: str) -> list[str]:
     return small(name).keys(Random(small(name)).sample(20, seed=6))
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from sampler import Random
 from sampler.environments.hyper_grid import HyperGrid
 from tests.sampler.walks import all_states, check_discrete_laws, random_walks
 
@@ -111,3 +112,10 @@ def test_samples_of_a_restricted_grid_lie_inside() -> None:
 def test_impossible_and_unknown_restrictions_are_refused(where: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         HyperGrid(2, 3).restricted(where)
+
+
+def test_random_candidates_are_spread_over_the_whole_grid() -> None:
+    points = Random(HyperGrid(2, 100), seed=0).sample(4000)[:, :-1].double()
+    assert points.mean(0).tolist() == pytest.approx([49.5, 49.5], abs=2.0)
+    assert points.std(0).tolist() == pytest.approx([28.9, 28.9], abs=1.0)
+    assert len(points.unique(dim=0)) > 3000

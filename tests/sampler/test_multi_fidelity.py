@@ -187,3 +187,11 @@ def test_keys_and_candidates_outside_the_space_are_refused(key: str) -> None:
         space.from_keys([key])
     with pytest.raises(ValueError, match="pair"):
         space.encode([np.zeros(3)])
+
+
+def test_random_pairs_obey_a_wish_for_a_fidelity() -> None:
+    space = MultiFidelity(BASES["grid"], ["low", "middle", "high"])
+    narrow = space.restricted({"fidelity": ["low", "high"]})
+    drawn = narrow.random_states(200, torch.Generator().manual_seed(0))
+    assert drawn is not None
+    assert {name for _, name in space.decode(drawn)} == {"low", "high"}

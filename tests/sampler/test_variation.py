@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sampler import environment
+from sampler.baselines import random_states
 from sampler.environment import Environment
 from sampler.exact import empirical_distribution, target_distribution
 from sampler.guided import Guide, follow, log_backward, log_density, steps_of
@@ -18,8 +19,8 @@ from sampler.variation import (
     grown_inside,
     is_inside,
     mutated,
-    random_states,
     walk_back,
+    weighed_states,
 )
 from tests.contracts.test_environments import SMALL, small
 from tests.fakes import Menu
@@ -206,3 +207,24 @@ def test_what_grows_inside_a_restriction_is_inside(name: str, generator: torch.G
     assert n_inside < 40
     assert bool(is_inside(restricted, grown, generator).all())
     assert torch.equal(space.from_keys(space.keys(grown)), grown)
+
+
+@pytest.mark.parametrize(("name", "size"), [("sequence fixed", 4.0**6), *SIZES.items()])
+def test_weights_of_random_candidates_measure_the_space(
+    name: str, size: float, generator: torch.Generator
+) -> None:
+    space = small(name)
+    states, log_weights = weighed_states(space, 3000, generator)
+    weights = log_weights.exp()
+    assert bool(space.is_terminal(states).all())
+    error = float(weights.std()) / len(weights) ** 0.5
+    assert abs(float(weights.mean()) - size) < 4 * error + 1e-6 * size
+
+
+def test_a_weighted_mean_is_a_sum_over_the_space(generator: torch.Generator) -> None:
+    """Short words are drawn far too often; their weights make up for it."""
+    words, _ = target_distribution(WORDS, lambda states: torch.zeros(len(states)))
+    states, log_weights = weighed_states(WORDS, 20_000, generator)
+    is_short = (states[:, 2] == 0).double()
+    assert abs(float((log_weights.exp() * is_short).mean()) - 16) < 1
+    assert abs(float(log_weights.exp().mean()) / len(words) - 1) < 0.05
