@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,26 @@ SAMPLES = {
         absurd=lambda: ["NaCl", None, Structure(Lattice.cubic(4), [], []),
                         Structure([[3, 0, 0], [0, 3, 0], [3, 3, 0]], ["Na"], [[0, 0, 0]]),
                         Structure(Lattice.cubic(math.nan), ["Na"], [[0, 0, 0]])],
+    ),
+    "ehrlich": Sample(
+        options={"length": 15},
+        candidates=lambda: ["VQNNNSDDYQQNNNN", "YQGIIHRLYQRYQVM", "VQNSNSDDYQQNNNN"],
+        absurd=lambda: ["VQN", "vqnnnsddyqqnnnn", "", None, np.zeros(15)],
+    ),
+    "hartmann": Sample(
+        options={"bias": 0.5, "r2": 0.7},
+        candidates=lambda: list(np.random.default_rng(1).uniform(size=(7, 6))),
+        absurd=lambda: ["no vector", np.full(6, math.nan), np.zeros(3), np.full(6, 1.1), None],
+    ),
+    "park": Sample(
+        options={"bias": 0.5, "r2": 0.7},
+        candidates=lambda: [*np.random.default_rng(1).uniform(size=(7, 4)), np.zeros(4)],
+        absurd=lambda: ["no vector", np.full(4, math.nan), np.zeros(3), np.full(4, -0.1), None],
+    ),
+    "tabulated": Sample(
+        options={"file": str(Path(__file__).parent / "table.csv"), "normalise": True},
+        candidates=lambda: ["ACGT", "NA", "ACGA"],
+        absurd=lambda: ["TTTT", "", None, np.zeros(2), np.zeros((2, 2)), "two\nlines"],
     ),
 }  # fmt: skip
 

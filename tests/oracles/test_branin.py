@@ -8,8 +8,8 @@ import torch
 from botorch.test_functions.multi_fidelity import AugmentedBranin
 from botorch.test_functions.synthetic import Branin as BoTorchBranin
 
+from oracles.branin import Branin
 from oracles.oracle import NotRun
-from oracles.synthetic import Branin
 
 POINTS = np.random.default_rng(0).uniform([-5, 0], [10, 15], size=(64, 2))
 
