@@ -25,6 +25,7 @@ from pipeline.plugins import (
 
 if TYPE_CHECKING:
     # Only for types: a worker needs the space and the oracles, and starts seconds sooner without.
+    from pipeline.trajectory_fidelity import TrajectoryFidelity
     from sampler.environment import Environment
     from surrogate.acquisition import Acquisition
     from surrogate.surrogate import Surrogate
@@ -110,9 +111,21 @@ class Parts:
         made: Acquisition = self.acquisition.make()
         return made
 
+    @property
+    def pairs(self) -> TrajectoryFidelity | None:
+        """The pairs (candidate, fidelity) that the sampler draws, where it chooses fidelities."""
+        from pipeline.trajectory_fidelity import TrajectoryFidelity
+
+        if self.config.selection.fidelity != "trajectory":
+            return None
+        costs = [rung.cost for rung in self.ladder]
+        return TrajectoryFidelity(self.environment, self.fidelities, costs)
+
     def new_sampler(self, seed: int) -> Any:
-        """A sampler that is not trained."""
-        return self.sampler.make(environment=self.environment, seed=seed)
+        """A sampler that is not trained, of candidates or of `pairs`."""
+        pairs = self.pairs
+        space = self.environment if pairs is None else pairs.space
+        return self.sampler.make(environment=space, seed=seed)
 
 
 def assemble(config: CampaignConfig, folder: Path) -> Parts:
@@ -130,7 +143,7 @@ def assemble(config: CampaignConfig, folder: Path) -> Parts:
     model = _part("surrogate", config.surrogate, "surrogates", problems)
     acquisition = _part("acquisition", config.acquisition, "acquisitions", problems)
     sampler_part = _part("sampler", config.sampler, "samplers", problems)
-    environment = _made("space", space, problems)
+    environment = _compact(_made("space", space, problems))
     made = [_made(f"oracles.{i}", rung, problems) for i, rung in enumerate(rungs)]
     problems += [p for i, oracle in enumerate(made) if oracle for p in _oracle_problems(i, oracle)]
     if not problems:
@@ -156,7 +169,12 @@ def space_and_oracles(config: CampaignConfig, folder: Path) -> tuple[Environment
     rungs = [_part("oracles", component, "oracles", problems) for component in config.oracles]
     if problems or space is None:
         raise ConfigError(problems)
-    return space.make(), [rung.make() for rung in rungs if rung is not None]
+    return _compact(space.make()), [rung.make() for rung in rungs if rung is not None]
+
+
+def _compact(environment: Any) -> Any:
+    """What a campaign samples in; a plug-in that is no subclass may lack the method."""
+    return environment.compact() if hasattr(environment, "compact") else environment
 
 
 def _part(where: str, component: Component, registry: str, problems: list[str]) -> Part | None:

@@ -15,12 +15,14 @@ import pandas as pd
 import yaml
 
 from pipeline import metrics
+from pipeline.answers import dispatch, wait
 from pipeline.assemble import Parts, assemble
 from pipeline.config import CampaignConfig, ConfigError, override, parse, read_yaml
 from pipeline.goal import Goal
 from pipeline.initial import check_initial
 from pipeline.jobs import Bench, InlineRunner, Runner
 from pipeline.ledger import Ledger, affordable
+from pipeline.limits import round_limits
 from pipeline.progress import Progress
 from pipeline.queries import CampaignStoppedError, failures
 from pipeline.round import Call, Round
@@ -29,8 +31,9 @@ from pipeline.selection import Limits
 LEDGER = "ledger.sqlite"
 RESOLVED = "config.resolved.yaml"
 LOCK = "lock"
-CHANGEABLE = ("budget", "execution", "tracking")
+CHANGEABLE = ("budget", "execution", "tracking", "approval")
 """Sections that `resume` may change: they decide how far and where, not what was asked and why."""
+PARTS = ("surrogate", "acquisition", "sampler")
 PACKAGES = ("motherlode", "torch", "botorch", "gpytorch", "pymatgen", "pandas", "numpy")
 
 
@@ -117,14 +120,25 @@ class Campaign:
         """The name of the target fidelity."""
         return self.parts.fidelities[-1]
 
-    def run(self, call: Call = lambda verb: verb()) -> None:
-        """Play rounds until the budget or the rounds are used up."""
-        while self.step(call):
-            pass
+    def run(self, call: Call = lambda verb: verb(), rounds: int | None = None) -> int:
+        """Play rounds until the budget or the rounds are used up, at most `rounds`; how many."""
+        n_played = 0
+        while (rounds is None or n_played < rounds) and self.step(call):
+            n_played += 1
+        return n_played
 
     def step(self, call: Call = lambda verb: verb()) -> bool:
-        """Finish the open round or play the next one; False when there is nothing left to do."""
+        """Finish the open round or play the next one; False when there is nothing left to do.
+
+        Before that is said, the answers that are still out are waited for: a refund may pay for
+        another round.
+        """
         number = self.next_round()
+        if number is None and self.ledger.is_open():
+            out = dispatch(self)
+            self.progress.queries(len(out))
+            wait(self, out, lambda seconds: False)
+            number = self.next_round()
         if number is None:
             return False
         self.progress.round(number, self.config.budget.rounds)
@@ -142,16 +156,19 @@ class Campaign:
         self._check_failures(number)
         return True
 
+    def is_complete(self) -> bool:
+        """Whether no round is left to play and no answer is out."""
+        return self.next_round() is None and not self.ledger.is_open()
+
     def next_round(self) -> int | None:
-        """The round to play or to finish; None when the campaign is complete."""
+        """The round to play or to finish; None when no more can be played."""
         last = self.ledger.last_round()
         if last is None:
             return 0
-        complete = not self.ledger.open_queries() and Round(self, last).is_recorded()
-        if not complete:
+        if not Round(self, last).is_recorded():
             return last
         self._check_failures(last)
-        left = self.config.budget.cost - self.ledger.spend()
+        left = self.config.budget.cost - self.ledger.committed()
         out_of_money = not affordable(self.parts.ladder[0].cost, left)
         if last >= self.config.budget.rounds or out_of_money or "finished" in self.ledger.about():
             return None
@@ -169,15 +186,18 @@ class Campaign:
                 f"{failures(frame[frame['round'] == number])}"
             )
 
-    def limits(self, number: int) -> Limits:
-        """An equal part of what is left for each round; in the last one all of it to the target."""
+    def limits(self, number: int, costs: Sequence[float]) -> Limits:
+        """What the batch of a round may cost, of fidelities at `costs`: see `pipeline.limits`."""
         budget, selection = self.config.budget, self.config.selection
-        left = budget.cost - self.ledger.spend() - self.ledger.promised()
-        rounds_left = budget.rounds - number + 1
-        # A round can always pay for one target query: many rounds must not leave each too little.
-        cost = min(left, max(left / rounds_left, self.parts.ladder[-1].cost))
-        share = 1.0 if rounds_left == 1 else selection.target_share
-        return Limits(cost, selection.batch_size, share * cost)
+        return round_limits(
+            budget.cost - self.ledger.committed(),
+            budget.rounds - number + 1,
+            selection.batch_size,
+            costs,
+            selection.target_share,
+            selection.fidelity,
+            budget.rounds,
+        )
 
     def best(self, k: int = 10) -> pd.DataFrame:
         """The k best different candidates that were paid for at the target fidelity.
@@ -262,9 +282,14 @@ def check_directory(directory: Path, config: CampaignConfig) -> None:
 
 
 def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> None:
-    before = _flat(yaml.safe_load(ledger.about()["config"]))
-    now = _flat(yaml.safe_load(config.as_yaml()))
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    # Through the schema: what an older version did not know yet has its default.
+    before = _flat(parse(yaml.safe_load(ledger.about()["config"])).model_dump(mode="json"))
+    now = _flat(config.model_dump(mode="json"))
+    changed = [
+        key
+        for key in before | now
+        if before.get(key) != now.get(key) and not (key not in before and _is_option(key))
+    ]
     if not changed:
         return
     shown = [f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:3]]
@@ -276,6 +301,12 @@ def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> Non
             f"`motherlode resume {directory} budget.cost=…`"
         ]
     )
+
+
+def _is_option(key: str) -> bool:
+    """Whether it is an option of a part, all of which were written down when the campaign began."""
+    section, _, rest = key.partition(".")
+    return section in PARTS and rest != "kind"
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.goal import Goal, read_goal
+from pipeline.places import Execution
 
 
 class ConfigError(Exception):
@@ -38,6 +39,10 @@ def no_bool(value: object) -> object:
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 Cost = Annotated[float, BeforeValidator(no_bool), Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(no_bool), Field(ge=0, le=1)]
+
+
+STEPS_OF_A_ROUND = 300
+"""Training steps of a `gflownet` in a round, where the configuration does not say."""
 
 
 class _Frozen(BaseModel):
@@ -93,11 +98,30 @@ class Initial(_Frozen):
 
 
 class Selection(_Frozen):
-    """How a round's batch is chosen: see `pipeline.selection`."""
+    """How a round's batch is chosen: see `pipeline.selection`.
+
+    `top_k`: how many different good candidates the campaign is after. `fidelity`: who decides the
+    fidelity of a query. `guard`: stop paying for a cheap oracle that misleads.
+    """
 
     batch_size: Count = 8
     n_proposals: Count = 1000
     target_share: Share = 0.5
+    top_k: Count = 10
+    diversity: Literal["dpp", "distance", "none"] = "dpp"
+    min_distance: Annotated[float, BeforeValidator(no_bool), Field(gt=0)] | None = None
+    fidelity: Literal["gain", "target", "random", "cheapest", "trajectory"] = "gain"
+    cost: Literal["declared", "learned", "seconds"] = "declared"
+    guard: bool = True
+
+    @model_validator(mode="after")
+    def _distance_has_a_length(self) -> Selection:
+        if (self.diversity == "distance") != (self.min_distance is not None):
+            raise ValueError(
+                "expected `min_distance` (a number) together with `diversity: distance`, and not "
+                "without it"
+            )
+        return self
 
 
 class Budget(_Frozen):
@@ -107,13 +131,28 @@ class Budget(_Frozen):
     rounds: Count
 
 
-class Execution(_Frozen):
-    """How queries run: local worker processes that can be killed."""
+class Approval(_Frozen):
+    """When a person decides before money is spent: see `pipeline.approval`."""
 
-    workers: Count = 2
-    time_limit_s: Cost | None = None
-    attempts: Count = 2
-    max_failed_share: Share = 0.9
+    when: Literal["never", "always", "target_fidelity", "cost_above"] = "never"
+    cost_above: Cost | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, given: Any) -> Any:
+        """Read `{when: {cost_above: 5}}` and `{cost_above: 5}` as what they say."""
+        if not isinstance(given, dict):
+            return given
+        when = given.get("when")
+        if isinstance(when, dict) and set(when) == {"cost_above"}:
+            return {**given, **when, "when": "cost_above"}
+        return {"when": "cost_above", **given} if "cost_above" in given else given
+
+    @model_validator(mode="after")
+    def _limit_belongs_to_cost_above(self) -> Approval:
+        if (self.when == "cost_above") != (self.cost_above is not None):
+            raise ValueError("expected `cost_above: NUMBER` with `when: cost_above` alone")
+        return self
 
 
 class Tracking(_Frozen):
@@ -133,12 +172,21 @@ class CampaignConfig(_Frozen):
     oracles: Annotated[list[Component], Field(min_length=1)]
     initial: Initial
     surrogate: Component = Component(kind="auto")
-    acquisition: Component = Component(kind="mf_gibbon")
+    acquisition: Component = Component(kind="log_ei")
     sampler: Component = Component(kind="gflownet")
     selection: Selection = Selection()
     budget: Budget
     execution: Execution = Execution()
     tracking: Tracking = Tracking()
+    approval: Approval = Approval()
+
+    @model_validator(mode="after")
+    def _steps_of_a_round(self) -> CampaignConfig:
+        """A sampler goes on from round to round: one round needs fewer steps than a start."""
+        if self.sampler.kind == "gflownet" and "n_steps" not in self.sampler.options:
+            steps = Component(**{**self.sampler.model_dump(), "n_steps": STEPS_OF_A_ROUND})
+            object.__setattr__(self, "sampler", steps)  # frozen, and not handed out yet
+        return self
 
     def as_yaml(self) -> str:
         """The resolved configuration, every default written out, as YAML."""

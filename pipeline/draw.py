@@ -28,6 +28,8 @@ def draw(directory: Path, n: int, where: Mapping[str, Any], seed: int) -> pd.Dat
         states = sampler.sample(n, seed=seed, where=where or None)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
+    if parts.pairs is not None:
+        states, _ = parts.pairs.split(states)
     table = pd.DataFrame({"candidate": parts.environment.keys(states)})
     described = pd.DataFrame(parts.environment.describe(states)).drop(
         columns="candidate", errors="ignore"

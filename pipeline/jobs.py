@@ -1,61 +1,98 @@
-"""Queries at work: a folder for each, a lock that dies with its holder, a result that is whole.
+"""Queries at work: who answers them, and what becomes of an answer.
 
-`jobs/<key>/result.json` is written aside and renamed, so it is there entirely or not at all. Before
-work starts the worker takes the kernel's lock on `jobs/<key>/lock` and looks for a result again:
-however often a query is dispatched, by however many drivers, it runs once at a time and never again
-after its result stands.
+However often a query is dispatched, by however many drivers, it runs once at a time and never again
+after its result stands: see `pipeline.job_files`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from oracles.oracle import NotRun, Oracle
-from pipeline.ledger import sync_file
+from pipeline.job_files import (
+    Job,
+    Outcome,
+    forget_result,
+    locked,
+    read_result,
+    sync_results,
+    write_result,
+)
 from sampler.environment import Environment
 
-RESULT = "result.json"
+__all__ = [
+    "Bench",
+    "InlineRunner",
+    "Job",
+    "Outcome",
+    "Runner",
+    "ask",
+    "chunks",
+    "forget_result",
+    "locked",
+    "outcome",
+    "read_result",
+    "sync_results",
+    "write_result",
+]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One query to be answered: `fidelity` is the oracle's place in the ladder."""
+class Runner(ABC):
+    """Answers jobs somewhere: in this process, in others, on a cluster.
 
-    key: str
-    candidate: str
-    fidelity: int
+    Work is handed over by `submit` and comes back by `poll`, so that a round can close while some
+    of it is out. What a killed driver left at work is found again by `submit`.
+    """
 
+    @abstractmethod
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """See to it that each job is at work. One whose result stands is only collected, one that
+        works already, here or for an earlier driver, is attached to: none runs twice at once.
+        """
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one query: properties, or an error; `ran` is False for a refund."""
+    @abstractmethod
+    def poll(self, timeout: float | None = 0.0) -> list[Outcome]:
+        """What has come since the last call, each outcome once, in any order.
 
-    key: str
-    properties: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    ran: bool = True
-    seconds: float = 0.0
+        Waits for the first at most `timeout` seconds, or as long as it takes (None). Empty when
+        none came, and at once when no job is out.
+        """
 
+    @abstractmethod
+    def cancel(self, keys: Collection[str]) -> set[str]:
+        """Stop jobs; the keys that will not answer. A result that came first is polled as usual."""
 
-class Runner(Protocol):
-    """Answers jobs somewhere: in this process, or in others."""
+    @abstractmethod
+    def running(self) -> set[str]:
+        """The keys of all jobs that are out: submitted, and neither polled nor cancelled."""
+
+    def handles(self) -> dict[str, str]:
+        """What people may call the jobs that work now, by key, such as `slurm 17`."""
+        return {}
+
+    def start(self) -> None:  # noqa: B027 - most have nothing to warm up
+        """Warm up ahead of the first job."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what is held. What works on without a driver is attached to by the next one."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Dispatch all jobs and yield each outcome as it comes, in any order."""
-        ...
-
-    def close(self) -> None:
-        """Stop what runs and free what is held."""
-        ...
+        """Submit jobs and yield each outcome as it comes, in any order, until all have come."""
+        missing = {job.key for job in jobs}
+        self.submit(jobs)
+        while missing:
+            outcomes = self.poll(None)
+            if not outcomes:
+                missing &= self.running()  # the others were cancelled
+            for outcome in outcomes:
+                missing.discard(outcome.key)
+                yield outcome
 
 
 class Bench:
@@ -66,13 +103,16 @@ class Bench:
         self.ladder = ladder
         self.jobs = jobs
 
-    def answer(self, chunk: Sequence[Job]) -> list[Outcome]:
-        """Outcomes of jobs of one fidelity, each from its result file or computed now."""
+    def answer(self, chunk: Sequence[Job], durable: bool = True) -> list[Outcome]:
+        """Outcomes of jobs of one fidelity, each from its result file or computed now.
+
+        Unless `durable`, `sync_results` must follow before anyone counts on them.
+        """
         with locked(self.jobs, [job.key for job in chunk]):
             known = {job.key: read_result(self.jobs, job.key) for job in chunk}
             missing = [job for job in chunk if known[job.key] is None]
             for fresh in self._compute(missing):
-                write_result(self.jobs, fresh)
+                write_result(self.jobs, fresh, durable)
                 known[fresh.key] = fresh
         return [found for job in chunk if (found := known[job.key]) is not None]
 
@@ -96,19 +136,37 @@ class Bench:
         return [outcome(job.key, (by_key | unmade)[job.key], seconds) for job in jobs]
 
 
-class InlineRunner:
-    """Answers jobs in this process, one after the other: for Python callers and quick oracles."""
+class InlineRunner(Runner):
+    """Answers jobs in this process, a chunk each poll: for Python callers and quick oracles."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self._waiting: list[list[Job]] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Dispatch all jobs and yield each outcome."""
-        for chunk in chunks(jobs, self.bench.ladder):
-            yield from self.bench.answer(chunk)
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take the jobs in; they are answered when polled, the dearest first."""
+        out = self.running()
+        self._waiting += chunks([job for job in jobs if job.key not in out], self.bench.ladder)
+        self._waiting.sort(key=lambda chunk: -chunk[0].fidelity)
+
+    def poll(self, timeout: float | None = 0.0) -> list[Outcome]:
+        """Answer the next chunk, however long that takes."""
+        return self.bench.answer(self._waiting.pop(0)) if self._waiting else []
+
+    def cancel(self, keys: Collection[str]) -> set[str]:
+        """Forget jobs; none of them has begun."""
+        forgotten = self.running() & set(keys)
+        left = [[job for job in chunk if job.key not in forgotten] for chunk in self._waiting]
+        self._waiting = [chunk for chunk in left if chunk]
+        return forgotten
+
+    def running(self) -> set[str]:
+        """The keys that wait."""
+        return {job.key for chunk in self._waiting for job in chunk}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Forget what waits."""
+        self._waiting.clear()
 
 
 def ask(oracle: Oracle, candidates: Sequence[Any]) -> list[Any]:
@@ -162,40 +220,3 @@ def chunks(jobs: Sequence[Job], ladder: Sequence[Oracle]) -> list[list[Job]]:
         size = max(1, int(getattr(ladder[index], "batch_size", 1)))
         pieces += [level[start : start + size] for start in range(0, len(level), size)]
     return pieces
-
-
-@contextmanager
-def locked(jobs: Path, keys: Sequence[str]) -> Iterator[None]:
-    """Hold the locks of several jobs; waits for a worker of a dead driver to finish its own."""
-    handles = []
-    try:
-        for key in sorted(keys):  # one order everywhere, so that two holders never wait in a ring
-            folder = jobs / key
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            handles.append(handle)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-def write_result(jobs: Path, result: Outcome) -> None:
-    """Write `result.json` so that it is there whole or not at all, also after a power cut."""
-    target = jobs / result.key / RESULT
-    fresh = target.with_suffix(".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(asdict(result), file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(target)
-    sync_file(target.parent)
-
-
-def read_result(jobs: Path, key: str) -> Outcome | None:
-    """The outcome of a job that finished; None when there is none yet."""
-    try:
-        return Outcome(**json.loads((jobs / key / RESULT).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None

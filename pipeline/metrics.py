@@ -43,6 +43,15 @@ def best_score(frame: pd.DataFrame, target: str, goal: Goal) -> float | None:
     return None if best.empty else float(score(best, goal).iloc[0])
 
 
+def kth_best_score(frame: pd.DataFrame, target: str, goal: Goal, k: int) -> float | None:
+    """What a new candidate must beat to enter the best k: the k-th best value, or its distance.
+
+    None while fewer than k different candidates were paid for at the target.
+    """
+    values = top_k(frame, target, goal, k)["value"]
+    return None if len(values) < k else float(score(values, goal).iloc[-1])
+
+
 def spend(frame: pd.DataFrame) -> float:
     """What was paid for."""
     return float(frame["actual_cost"].sum())

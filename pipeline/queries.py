@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pipeline.campaign import Campaign
 
 
+PAID = "actual_cost"
+"""The property by which an oracle says what an answer really cost, in the ladder's units."""
+
+
 class CampaignStoppedError(Exception):
     """The campaign cannot go on as it is; the message says why and what to change."""
 
@@ -32,41 +36,61 @@ def failures(frame: pd.DataFrame, n: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Observations:
-    """What the surrogate learns from: features `(n, d)`, fidelities `(n,)`, values `(n,)`."""
+    """What the surrogate learns from: features `(n, d)`; fidelities, values, keys `(n,)`."""
 
     features: Tensor
     fidelities: Tensor
     values: Tensor
+    candidates: list[str]
+
+    def rows(self, kept: Tensor) -> Observations:
+        """Those where `kept` `(n,)` bool is True."""
+        names = [name for name, keep in zip(self.candidates, kept.tolist(), strict=True) if keep]
+        return Observations(self.features[kept], self.fidelities[kept], self.values[kept], names)
 
 
-def observations(campaign: Campaign) -> Observations:
-    """Every finished query of the ledger in order of reservation."""
-    frame = campaign.ledger.to_frame()
+def observations(campaign: Campaign, frame: pd.DataFrame) -> Observations:
+    """Every finished query of the ledger's `frame` in order of reservation."""
     done = frame[frame["state"] == "done"]
     if done.empty:
         raise CampaignStoppedError(f"nothing to learn from: no query succeeded; {failures(frame)}")
-    environment = campaign.parts.environment
-    features = environment.features(environment.from_keys(done["candidate"].tolist()))
-    fidelities = torch.tensor([campaign.parts.fidelities.index(f) for f in done["fidelity"]])
+    return _as_tensors(campaign, done)
+
+
+def waiting(campaign: Campaign, frame: pd.DataFrame) -> Observations:
+    """Every query that was asked and is not answered yet; its value is NaN."""
+    return _as_tensors(campaign, frame[frame["state"].isin(["reserved", "running"])])
+
+
+def _as_tensors(campaign: Campaign, rows: pd.DataFrame) -> Observations:
+    environment, candidates = campaign.parts.environment, rows["candidate"].tolist()
+    place = {name: i for i, name in enumerate(campaign.parts.fidelities)}
     return Observations(
-        features, fidelities, torch.tensor(done["value"].tolist(), dtype=torch.float64)
+        environment.features(environment.from_keys(candidates)),
+        torch.tensor([place[name] for name in rows["fidelity"]], dtype=torch.long),
+        torch.tensor(rows["value"].tolist(), dtype=torch.float64),
+        candidates,
     )
 
 
 def settle(campaign: Campaign, row: Mapping[str, Any], outcome: Outcome) -> None:
-    """Record one outcome: done at its declared cost, failed and paid, or refunded."""
+    """Record one outcome: done and paid, failed and paid, or refunded.
+
+    An oracle may answer what it really cost as the property `PAID`; else it cost what was declared.
+    """
+    ledger, wanted = campaign.ledger, campaign.config.objective.property
     declared = float(row["declared_cost"])
-    wanted = campaign.config.objective.property
-    if outcome.error is None and wanted not in outcome.properties:
+    cost = max(0.0, outcome.properties.get(PAID, declared))
+    if outcome.error is not None:
+        cost = declared if outcome.ran else 0.0
+        ledger.fail(outcome.key, outcome.error, cost, outcome.seconds, outcome.attempts)
+    elif wanted not in outcome.properties:
         answered = ", ".join(sorted(outcome.properties))
         error = f"the oracle did not answer `{wanted}`, only: {answered}"
-        campaign.ledger.fail(outcome.key, error, declared, outcome.seconds)
-    elif outcome.error is None:
-        value = outcome.properties[wanted]
-        campaign.ledger.commit(outcome.key, outcome.properties, value, declared, outcome.seconds)
+        ledger.fail(outcome.key, error, cost, outcome.seconds, outcome.attempts)
     else:
-        cost = declared if outcome.ran else 0.0
-        campaign.ledger.fail(outcome.key, outcome.error, cost, outcome.seconds)
+        value, told = outcome.properties[wanted], outcome.properties
+        ledger.commit(outcome.key, told, value, cost, outcome.seconds, outcome.attempts)
 
 
 def make_queries(
@@ -115,16 +139,12 @@ def promotable(frame: pd.DataFrame, target: str) -> list[str]:
 
 
 def open_items(campaign: Campaign, candidates: Sequence[str]) -> Tensor:
-    """Which (candidate, fidelity) may be queried, `(q, m)`: none twice, none that failed before,
-    and none below a fidelity that already answered.
+    """Which (candidate, fidelity) may be queried, `(q, m)`: none twice, none that failed before or
+    that a person refused, and none below a fidelity that was asked already.
     """
-    frame = campaign.ledger.to_frame()
-    highest: dict[str, int] = {}
-    for candidate, fidelity, state in frame[["candidate", "fidelity", "state"]].itertuples(
-        index=False
-    ):
-        last = len(campaign.parts.fidelities) - 1
-        reached = campaign.parts.fidelities.index(fidelity) if state != "failed" else last
-        highest[candidate] = max(reached, highest.get(candidate, -1))
-    floor = torch.tensor([highest.get(candidate, -1) for candidate in candidates])
-    return torch.arange(len(campaign.parts.fidelities))[None, :] > floor[:, None]
+    frame, fidelities = campaign.ledger.to_frame(), campaign.parts.fidelities
+    level = frame["fidelity"].map({name: i for i, name in enumerate(fidelities)})
+    is_closed = frame["state"].isin(["failed", "cancelled"])
+    highest = level.where(~is_closed, len(fidelities) - 1).groupby(frame["candidate"]).max()
+    reached = highest.reindex(list(candidates)).fillna(-1).to_numpy(dtype="int64")
+    return torch.arange(len(fidelities))[None, :] > torch.tensor(reached)[:, None]

@@ -8,7 +8,6 @@ stream derives from (seed, round, role).
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,34 +17,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline import metrics
-from pipeline.approach import as_compared
-from pipeline.goal import sign
+from pipeline import approval, metrics
+from pipeline.answers import dispatch, take_in_late, wait
+from pipeline.decision import Proposals, choose, reasons, recommended
+from pipeline.examples import N_EXAMPLES, examples
 from pipeline.initial import distinct, distinct_random, initial_design
-from pipeline.jobs import Job
+from pipeline.knowledge import NOTES, Knowledge, learn
 from pipeline.ledger import Query, sync_file
+from pipeline.pool import N_GENERATIONS, GainPool, searched_pool
 from pipeline.queries import (
     CampaignStoppedError,
-    Observations,
     make_queries,
-    observations,
-    open_items,
     promotable,
-    settle,
 )
-from pipeline.reward import scaled_reward
-from pipeline.selection import Pick, Pool, select
+from pipeline.reward import Gain, scaled_reward
 from pipeline.streams import stream
 
 if TYPE_CHECKING:
     from pipeline.campaign import Campaign
+    from sampler.environment import Environment
     from surrogate.acquisition import Acquisition
-    from surrogate.surrogate import Surrogate
 
 N_REFERENCE = 512
 """How many random candidates stand for the space when the acquisition and reward are scaled."""
+EXAMPLE_SHARE = 0.25
+"""The share of the sampler's training that follows trajectories of the best known candidates."""
 
-DECISION, FIGURES = "decision.json", "figures.json"
+FIGURES = "figures.json"
 
 Verb = Callable[[], None]
 Call = Callable[[Verb], None]
@@ -58,18 +56,19 @@ class Round:
     campaign: Campaign
     number: int
     notes: dict[str, Any] = field(default_factory=dict)
-    surrogate: Surrogate | None = None
+    known: Knowledge | None = None
     acquisition: Acquisition | None = None
     sampler: Any = None
     random: Tensor | None = None
-    reference: Tensor | None = None
-    proposals: Tensor | None = None
+    pool: GainPool | None = None
+    proposals: Proposals | None = None
 
     def play(self, call: Call = lambda verb: verb()) -> None:
         """Play the round, each verb through `call`; a round in the ledger is only finished."""
         if not self.is_decided():
             for verb in [self.start] if self.number == 0 else self.decisions():
                 call(verb)
+        self.await_approval()
         call(self.query)
         call(self.record)
 
@@ -110,48 +109,80 @@ class Round:
             campaign.ledger.record_known(design.queries, design.values, campaign.config.name)
 
     def fit(self) -> None:
-        """Fit the surrogate to everything that the ledger knows."""
-        seen = observations(self.campaign)
-        self.surrogate = self.campaign.parts.new_surrogate()
-        n_fidelities = len(self.campaign.parts.ladder)
+        """Fit the surrogate to everything that the ledger knows, and judge the cheap fidelities."""
         began = time.perf_counter()
-        self.surrogate.fit(
-            seen.features, seen.fidelities, seen.values, n_fidelities, self.seed("fit")
-        )
-        self.notes["surrogate"] = self.surrogate.summary()
-        self.notes["seconds_fit"] = time.perf_counter() - began
-        self._prepare(seen)
-
-    def _prepare(self, seen: Observations) -> None:
-        assert self.surrogate is not None  # noqa: S101 - the order of `play`
-        campaign, environment = self.campaign, self.campaign.parts.environment
-        self.random = distinct_random(campaign.parts, N_REFERENCE, self.seed("reference"))
-        self.reference = torch.cat([environment.features(self.random), seen.features])
-        self.acquisition = campaign.parts.new_acquisition()
-        self.acquisition.prepare(
-            as_compared(self.surrogate, campaign.goal),
-            sign=sign(campaign.goal),
-            best=metrics.best_score(campaign.ledger.to_frame(), campaign.target, campaign.goal),
-            reference_features=self.reference,
-            seed=self.seed("acquisition"),
-        )
+        take_in_late(self.campaign)
+        self.known = learn(self.campaign, self.number, self.seed("fit"))
+        self.notes |= self.known.notes() | {"seconds_fit": time.perf_counter() - began}
 
     def train(self) -> None:
         """Train the sampler on the acquisition, from where the last round left it."""
-        assert self.acquisition is not None and self.reference is not None  # noqa: S101, PT018
-        campaign = self.campaign
-        self.sampler = campaign.parts.new_sampler(stream(campaign.config.seed, 0, "sampler"))
-        before = campaign.directory / "rounds" / f"{self.number - 1:03d}" / "sampler.pt"
-        if before.exists():
-            self._load_sampler(before)
-        reward = scaled_reward(campaign.parts.environment, self.acquisition, self.reference)
+        assert self.known is not None  # noqa: S101 - the order of `play`
+        campaign, environment = self.campaign, self.campaign.parts.environment
         began = time.perf_counter()
-        losses = self.sampler.train(reward, seed=self.seed("train"), on_step=campaign.progress.step)
+        self.sampler = campaign.parts.new_sampler(stream(campaign.config.seed, 0, "sampler"))
+        known = self._known_states()
+        self.acquisition = self.known.acquisition(
+            environment.features(known), self.seed("acquisition")
+        )
+        space, gain, known = self._as_sampled(known)
+        self.pool = searched_pool(space, gain, known, self.seed("search"), self._n_generations())
+        reward = scaled_reward(space, gain, space.features(self.pool.states), self.seed("reward"))
+        losses = self.sampler.train(
+            reward,
+            seed=self.seed("train"),
+            examples=self._examples(space),
+            example_fraction=EXAMPLE_SHARE,
+            on_step=campaign.progress.step,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.sampler.save(self.folder / "sampler.pt")
         self.notes["seconds_train"] = time.perf_counter() - began
-        self.notes["reward"] = {"beta": reward.beta, "top": reward.top}
+        self.notes["reward"] = reward.notes()
         self.notes["sampler_loss"] = [float(loss) for loss in losses]
+
+    def _n_generations(self) -> int:
+        """Generations of the search beside the sampler: none where that is a rival to race."""
+        return 0 if getattr(self.sampler, "is_baseline", False) else N_GENERATIONS
+
+    def _known_states(self) -> Tensor:
+        """Candidates that stand for the space: random ones, all asked, what the sampler draws."""
+        assert self.known is not None  # noqa: S101
+        campaign, environment = self.campaign, self.campaign.parts.environment
+        self.random = distinct_random(campaign.parts, N_REFERENCE, self.seed("reference"))
+        asked = environment.from_keys(list(dict.fromkeys(self.known.seen.candidates)))
+        known = [self.random, asked]
+        before = campaign.directory / "rounds" / f"{self.number - 1:03d}" / "sampler.pt"
+        if before.exists():
+            self._load_sampler(before)
+            drawn = self.sampler.sample(N_REFERENCE, seed=self.seed("drawn before"))
+            pairs = campaign.parts.pairs
+            known.append(drawn if pairs is None else pairs.split(drawn)[0])
+        return distinct(torch.cat(known), environment.keys)
+
+    def _as_sampled(self, known: Tensor) -> tuple[Environment, Gain, Tensor]:
+        """The sampler's space, what a draw from it is worth, and `known` as its states."""
+        assert self.acquisition is not None and self.known is not None  # noqa: S101, PT018
+        pairs = self.campaign.parts.pairs
+        if pairs is None:
+            return self.campaign.parts.environment, self.acquisition, known
+        payable = self.known.payable().tolist()
+        stopped = [
+            n
+            for n, is_open in zip(self.campaign.parts.fidelities, payable, strict=True)
+            if not is_open
+        ]
+        return pairs.space, pairs.gain(self.acquisition, stopped), pairs.paired(known)
+
+    def _examples(self, space: Environment) -> Tensor | None:
+        """The best known candidates, whose trajectories are mixed into the training."""
+        assert self.pool is not None and self.known is not None  # noqa: S101, PT018
+        campaign = self.campaign
+        if campaign.parts.pairs is not None:
+            return self.pool.best(N_EXAMPLES)
+        return examples(
+            space, self.known.frame, campaign.parts.fidelities, campaign.goal, self.pool
+        )
 
     def _load_sampler(self, path: Path) -> None:
         try:
@@ -164,93 +195,99 @@ class Round:
             ) from error
 
     def propose(self) -> None:
-        """Draw proposals; add what was seen at a lower fidelity only, and the random reference.
+        """Draw proposals; add what a search found, what was seen at a lower fidelity only, and the
+        random reference.
 
         The random ones keep a batch from being empty of families when the sampler has narrowed
         down to a few; they are chosen only where their gain is the best that is left.
         """
-        assert self.random is not None  # noqa: S101
+        assert self.random is not None and self.pool is not None  # noqa: S101, PT018
+        assert self.known is not None  # noqa: S101
         campaign, environment = self.campaign, self.campaign.parts.environment
-        n = campaign.config.selection.n_proposals
+        n, pairs = campaign.config.selection.n_proposals, campaign.parts.pairs
         drawn = self.sampler.sample(n, seed=self.seed("propose"))
-        again = environment.from_keys(promotable(campaign.ledger.to_frame(), campaign.target))
-        unique = distinct(torch.cat([drawn, again, self.random]), environment.keys)
-        self.notes["proposals"] = {"drawn": n, "distinct": len(distinct(drawn, environment.keys))}
-        self.proposals = unique
+        is_offered = None
+        if pairs is not None:
+            drawn, is_offered = pairs.offered(drawn)
+        unique = distinct(drawn, environment.keys)
+        self.notes["proposals"] = {"drawn": n, "distinct": len(unique)}
+        if pairs is None:
+            again = environment.from_keys(promotable(self.known.frame, campaign.target))
+            # A search beside the sampler found the pool's best; a baseline's pool has none of it.
+            n_best = n if self._n_generations() else 0
+            more = torch.cat([unique, self.pool.best(n_best), again, self.random])
+            unique = distinct(more, environment.keys)
+        self.proposals = Proposals(
+            unique,
+            environment.features(unique),
+            environment.keys(unique),
+            environment.families(unique),
+            is_offered,
+        )
 
     def select(self) -> None:
         """Choose the batch and reserve it."""
-        assert self.proposals is not None and self.surrogate is not None  # noqa: S101, PT018
-        picks, features = self._picks(self.proposals)
-        fidelities = [pick.fidelity for pick in picks]
-        chosen = self.proposals[torch.tensor([pick.index for pick in picks], dtype=torch.long)]
-        reasons = self._reasons(picks, features)
-        queries = make_queries(self.campaign.parts, self.number, chosen, fidelities, reasons)
+        assert self.proposals is not None and self.acquisition is not None  # noqa: S101, PT018
+        assert self.known is not None  # noqa: S101
+        proposals = self.proposals
+        seed = self.seed("fidelities")
+        picks = choose(self.known, self.acquisition, proposals, self.number, seed)
+        queries = make_queries(
+            self.campaign.parts,
+            self.number,
+            proposals.states[torch.tensor([pick.index for pick in picks], dtype=torch.long)],
+            [pick.fidelity for pick in picks],
+            reasons(self.known, proposals, picks),
+        )
+        self.notes["recommended"] = recommended(self.known, proposals)
         self._write_notes()
         self._reserve(queries)
-
-    def _picks(self, states: Tensor) -> tuple[list[Pick], Tensor]:
-        assert self.surrogate is not None and self.acquisition is not None  # noqa: S101, PT018
-        model, environment = self.surrogate, self.campaign.parts.environment
-        features = environment.features(states)
-        pool = Pool(
-            self.acquisition.log_gain(features),
-            open_items(self.campaign, environment.keys(states)),
-            environment.families(states),
-        )
-
-        def covariance(index: Tensor, fidelity: Tensor) -> Tensor:
-            rows = features[index]
-            return model.covariance(rows, fidelity, rows, fidelity)
-
-        costs = [rung.cost for rung in self.campaign.parts.ladder]
-        limits = self.campaign.limits(self.number)
-        return select(pool, costs, model.noise_variance(), covariance, limits), features
-
-    def _reasons(self, picks: Sequence[Pick], features: Tensor) -> list[dict[str, Any]]:
-        target = len(self.campaign.parts.ladder) - 1
-        reasons = []
-        for pick in picks:
-            row = features[pick.index : pick.index + 1]
-            mean, sd = self._predicted(row, pick.fidelity)
-            at_target, sd_at_target = self._predicted(row, target)
-            reasons.append(
-                {
-                    "why": "highest gain per cost at this fidelity, given the batch so far",
-                    "mean": mean,
-                    "sd": sd,
-                    "target_mean": at_target,
-                    "target_sd": sd_at_target,
-                    "log_gain": pick.log_gain,
-                    "novelty": pick.novelty,
-                    "cost": pick.cost,
-                }
-            )
-        return reasons
-
-    def _predicted(self, row: Tensor, fidelity: int) -> tuple[float, float]:
-        """Mean and standard deviation of the outcome, its noise included."""
-        assert self.surrogate is not None  # noqa: S101
-        mean, sd = (float(v) for v in self.surrogate.predict(row, fidelity))
-        return mean, math.hypot(sd, math.sqrt(float(self.surrogate.noise_variance()[fidelity])))
 
     def _reserve(self, queries: Sequence[Query]) -> None:
         campaign = self.campaign
         campaign.ledger.reserve(queries, campaign.config.name, campaign.config.budget.cost)
 
-    def query(self) -> None:
-        """Ask the oracles what this round reserved, and record each answer as it comes."""
+    def await_approval(self) -> None:
+        """Let a person decide about the batch where the configuration wants that.
+
+        WaitingForApprovalError while there is no decision; what is dropped or rejected ends
+        `cancelled`, unpaid.
+        """
         campaign = self.campaign
-        rows = {row["key"]: row for row in campaign.ledger.open_queries()}
-        jobs = [
-            Job(key, row["candidate"], campaign.parts.fidelities.index(row["fidelity"]))
-            for key, row in rows.items()
-        ]
-        campaign.ledger.start(list(rows))
-        campaign.progress.queries(len(jobs))
-        for outcome in campaign.runner.run(jobs) if jobs else ():
-            settle(campaign, rows[outcome.key], outcome)
-            campaign.progress.answered()
+        rows = [r for r in campaign.ledger.round_queries(self.number) if r["state"] == "reserved"]
+        decision = approval.decided(self.folder)
+        if decision is not None:
+            # Also where approval was switched off since: a person's word stands.
+            approval.apply(campaign.ledger, decision, rows)
+        elif approval.is_needed(campaign.config.approval, rows, campaign.target):
+            page = approval.write_batch(self.folder, rows)
+            raise approval.WaitingForApprovalError(
+                f"round {self.number} waits for approval: {len(rows)} queries for "
+                f"{sum(row['declared_cost'] for row in rows):g} (see {page}); "
+                f"`motherlode approve {campaign.directory}` or `motherlode reject …`, then "
+                f"`motherlode resume {campaign.directory}`"
+            )
+
+    def query(self) -> None:
+        """Ask the oracles what this round reserved, and record each answer as it comes.
+
+        Answers to stragglers of earlier rounds are recorded too. The round ends when all have come
+        or enough for it to close: see `pipeline.places.Execution`.
+        """
+        out = dispatch(self.campaign)
+        self.campaign.progress.queries(len(out))
+        wait(self.campaign, out, self._may_close)
+
+    def _may_close(self, seconds: float) -> bool:
+        """Whether enough of this round has been answered to go on without the rest."""
+        campaign, execution = self.campaign, self.campaign.config.execution
+        if self.number >= campaign.config.budget.rounds or not campaign.ledger.has_answers():
+            return False
+        if execution.close_after_s is not None and seconds >= execution.close_after_s:
+            return True
+        states = [row["state"] for row in campaign.ledger.round_queries(self.number)]
+        n_open = sum(state in ("reserved", "running") for state in states)
+        return n_open <= (1 - execution.close_share) * len(states) and execution.close_share < 1
 
     def record(self) -> None:
         """Write the round's figures beside its checkpoint."""
@@ -261,7 +298,7 @@ class Round:
         write_json(self.folder / FIGURES, figures)
 
     def _write_notes(self) -> None:
-        write_json(self.folder / DECISION, self.notes)
+        write_json(self.folder / NOTES, self.notes)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

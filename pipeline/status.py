@@ -12,7 +12,7 @@ import yaml
 from pipeline.config import CampaignConfig, parse
 from pipeline.goal import Target
 from pipeline.ledger import Ledger, affordable
-from pipeline.metrics import best_score, best_value, found
+from pipeline.ledger_reader import LedgerReader
 
 
 def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
@@ -24,37 +24,42 @@ def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
 def read_status(directory: Path) -> dict[str, Any]:
     """State, round, money, counts and best value; LedgerError when there is no campaign."""
     ledger, config = open_ledger(directory)
-    frame, spent, promised = ledger.to_frame(), ledger.spend(), ledger.promised()
+    try:
+        return _told(ledger, config, directory)
+    finally:
+        ledger.close()
+
+
+def _told(ledger: LedgerReader, config: CampaignConfig, directory: Path) -> dict[str, Any]:
     target, _ = _ladder(ledger)[-1]
     goal = config.objective.goal
-    found_so_far = found(frame, target, goal)
-    told = {
+    candidate, value = ledger.best(target, goal) or (None, None)
+    distance = abs(value - goal.target) if isinstance(goal, Target) and value is not None else None
+    return {
         "campaign": config.name,
         "state": _state(ledger, config, directory),
         "round": ledger.last_round(),
         "rounds": config.budget.rounds,
-        "spend": spent,
-        "promised": promised,
+        "spend": ledger.spend(),
+        "promised": ledger.promised(),
         "budget": config.budget.cost,
         "property": config.objective.property,
         "goal": str(goal),
         "unit": config.objective.unit,
-        "best": best_value(frame, target, goal),
-        **({"best_distance": best_score(frame, target, goal)} if isinstance(goal, Target) else {}),
-        "best_candidate": None if found_so_far.empty else found_so_far["candidate"].iloc[0],
-        "different_candidates": len(found_so_far),
+        "best": value,
+        **({"best_distance": distance} if isinstance(goal, Target) else {}),
+        "best_candidate": candidate,
+        "different_candidates": ledger.n_families(target),
         "queries": ledger.counts(),
     }
-    ledger.close()
-    return told
 
 
-def _ladder(ledger: Ledger) -> list[tuple[str, float]]:
+def _ladder(ledger: LedgerReader) -> list[tuple[str, float]]:
     """Name and declared cost of each fidelity, cheapest first."""
     return [(str(name), float(cost)) for name, cost in json.loads(ledger.about()["ladder"])]
 
 
-def _state(ledger: Ledger, config: CampaignConfig, directory: Path) -> str:
+def _state(ledger: LedgerReader, config: CampaignConfig, directory: Path) -> str:
     """`running`, `done`, or `stopped` (it goes on with the same command)."""
     if holder(directory) is not None:
         return "running"
@@ -62,7 +67,7 @@ def _state(ledger: Ledger, config: CampaignConfig, directory: Path) -> str:
     cheapest = min(cost for _, cost in _ladder(ledger))
     is_used_up = (ledger.last_round() or 0) >= config.budget.rounds
     is_used_up = is_used_up or not affordable(cheapest, left) or "finished" in ledger.about()
-    return "done" if is_used_up and not ledger.open_queries() else "stopped"
+    return "done" if is_used_up and not ledger.is_open() else "stopped"
 
 
 def holder(directory: Path) -> int | None:

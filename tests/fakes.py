@@ -27,8 +27,8 @@ from sampler.environment import Environment
 from surrogate.acquisition import Acquisition
 from surrogate.surrogate import Surrogate
 
-TIMES = ["created_at", "finished_at", "seconds"]
-"""The columns of the ledger that two equal campaigns may differ in."""
+TIMES = ["created_at", "started_at", "finished_at", "seconds", "attempts", "runner_handle"]
+"""The columns of the ledger that two equal campaigns may differ in: when, where, how often."""
 
 
 class Menu(Environment):

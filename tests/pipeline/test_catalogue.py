@@ -25,6 +25,7 @@ def test_options_come_with_type_and_default() -> None:
         "fidelity: str  (required)",
         "cost: float  (required)",
         "bias: float = 0.0",
+        "r2: float = 1.0",
     ]
 
 

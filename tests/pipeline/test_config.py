@@ -30,7 +30,7 @@ def yaml_problem(folder: Path, text: str) -> str:
 def test_the_smallest_config_gets_its_defaults() -> None:
     config = parse(branin_config(surrogate=None, sampler=None, selection=None, tracking=None))
     assert config.surrogate.kind == "auto"
-    assert config.acquisition.kind == "mf_gibbon"
+    assert config.acquisition.kind == "log_ei"
     assert config.sampler.kind == "gflownet"
     assert config.selection.batch_size == 8
     assert config.execution.attempts == 2

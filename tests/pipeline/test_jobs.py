@@ -24,9 +24,11 @@ from pipeline.jobs import (
     Outcome,
     ask,
     chunks,
+    forget_result,
     locked,
     outcome,
     read_result,
+    sync_results,
     write_result,
 )
 from sampler.environment import Environment
@@ -143,7 +145,7 @@ def test_a_kill_before_the_result_stands_leaves_none(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.jobs.os.fsync", die)
+        patch.setattr("pipeline.job_files.os.fsync", die)
         (tmp_path / "k").mkdir()
         with pytest.raises(Killed):
             write_result(tmp_path, Outcome("k", {"value": 1.0}))
@@ -164,6 +166,80 @@ def test_a_runner_answers_the_dearest_first(tmp_path: Path) -> None:
     answered = [o.key for o in runner.run(wanted)]
     runner.close()
     assert answered == ["key-1-5", "key-1-6", "key-0-1", "key-0-2"]
+
+
+def test_an_inline_runner_hands_out_each_outcome_once_and_forgets_what_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    runner = InlineRunner(bench(tmp_path, Price("target", 1.0)))
+    for _ in range(2):  # again it does nothing
+        runner.submit(jobs(1, 2, 3))
+    assert runner.running() == {"key-0-1", "key-0-2", "key-0-3"}
+    assert runner.cancel(["key-0-2", "unknown"]) == {"key-0-2"}
+    answered = [o.key for _ in range(3) for o in runner.poll()]
+    assert answered == ["key-0-1", "key-0-3"]
+    assert runner.running() == set()
+    assert [o.key for o in runner.run(jobs(1))] == ["key-0-1"]  # from its file
+
+
+def test_a_run_ends_when_what_it_waits_for_is_cancelled(tmp_path: Path) -> None:
+    runner = InlineRunner(bench(tmp_path, Price("target", 1.0)))
+    answered = []
+    for answer in runner.run(jobs(1, 2, 3)):
+        answered.append(answer.key)
+        runner.cancel(["key-0-2", "key-0-3"])
+    assert answered == ["key-0-1"]
+
+
+def test_a_torn_result_is_set_aside_and_the_query_answered_again(tmp_path: Path) -> None:
+    here = bench(tmp_path, Price("target", 1.0))
+    path = tmp_path / "key-0-1" / "result.json"
+    path.parent.mkdir()
+    for n, torn in enumerate(["", '{"key": "key-0-1", "prop', "[1]", '{"strange": 1}'], start=1):
+        path.write_text(torn)
+        assert read_result(tmp_path, "key-0-1") is None
+        assert (path.parent / f"result.{n}.json").read_text() == torn
+        (made,) = here.answer(jobs(1))
+        assert made.properties == {"value": price(1)}
+
+
+def test_a_result_of_a_newer_version_counts(tmp_path: Path) -> None:
+    oracle = Scripted(lambda items: [2.0 for _ in items])
+    here = bench(tmp_path, oracle)
+    path = tmp_path / "key-0-1" / "result.json"
+    path.parent.mkdir()
+    path.write_text('{"key": "key-0-1", "properties": {"value": 1.0}, "not known yet": 3}')
+    assert [o.properties["value"] for o in here.answer(jobs(1))] == [1.0]
+    assert oracle.asked == []
+
+
+def test_a_forgotten_result_is_kept_for_people_and_the_query_asked_again(tmp_path: Path) -> None:
+    oracle = Scripted(lambda items: [ValueError("no") for _ in items])
+    here = bench(tmp_path, oracle)
+    here.answer(jobs(1))
+    forget_result(tmp_path, "key-0-1")
+    here.answer(jobs(1))
+    assert len(oracle.asked) == 2
+    assert "no" in (tmp_path / "key-0-1" / "result.1.json").read_text()
+    forget_result(tmp_path, "key-0-9")  # where there is none it does no harm
+
+
+def test_results_that_are_synced_together_are_the_same_as_alone(tmp_path: Path) -> None:
+    here = bench(tmp_path, Price("target", 1.0))
+    made = [o for i in range(5) for o in here.answer(jobs(i), durable=False)]
+    sync_results(tmp_path, [o.key for o in made])
+    assert [read_result(tmp_path, o.key) for o in made] == made
+    sync_results(tmp_path, [])
+    with pytest.raises(FileNotFoundError):
+        sync_results(tmp_path, ["there is none"])
+
+
+def test_a_lock_that_is_held_is_told_without_waiting(tmp_path: Path) -> None:
+    with locked(tmp_path, ["a"]):
+        with pytest.raises(BlockingIOError), locked(tmp_path, ["b", "a"], wait=False):
+            pass
+        with locked(tmp_path, ["b"], wait=False):
+            pass
 
 
 def test_chunks_hold_each_job_once_in_order_and_no_more_than_asked_for() -> None:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.goal import Goal, Target
 from pipeline.ledger import (
-    SCHEMA_VERSION,
     Ledger,
     LedgerError,
     OverBudgetError,
+    StorageError,
     affordable,
     query_key,
 )
+from pipeline.metrics import found
 from tests.fakes import a_query
 
 CONTRACT = [
@@ -247,110 +248,9 @@ def test_a_reader_leaves_nothing_behind(ledger: Ledger) -> None:
 
 def test_a_reader_cannot_write(ledger: Ledger) -> None:
     reader = Ledger.read(ledger.path)
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StorageError, match="cannot be written"):
         reader.reserve([a_query("a")], "test", BUDGET)
     reader.close()
-
-
-def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    script = (
-        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path; from pipeline.ledger import Ledger\n"
-        "from pipeline.ledger import Query\n"
-        "l = Ledger.open(Path(sys.argv[1]), {})\n"
-        "l.reserve([Query('a', 0, 'c', 't', 'o', 1.0, 'f')], 'x', 5)\n"
-        "l.commit('a', {'value': 2.0}, 2.0, 1.0, 0)\n"
-        "l._db.execute('BEGIN IMMEDIATE')\n"
-        'l._db.execute("UPDATE queries SET value = 99")\n'
-        "os.kill(os.getpid(), 9)\n"
-    )
-    root = Path(__file__).parents[2]
-    died = subprocess.run([sys.executable, "-c", script, str(path), str(root)])
-    assert died.returncode == -9
-    reader = Ledger.read(path)
-    assert list(reader.to_frame()["value"]) == [2.0]
-    reader.close()
-    writer = Ledger.open(path, {})
-    assert writer.spend() == 1.0
-    writer.close()
-
-
-def test_a_crash_while_creating_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    for name in ("ledger.new", "ledger.new-journal", "ledger.new-wal"):
-        (tmp_path / name).write_bytes(b"half a ledger")
-    with pytest.raises(LedgerError, match="no campaign here"):
-        Ledger.read(path)
-    made = Ledger.open(path, {"campaign": "x"})
-    assert made.about() == {"campaign": "x"}
-    made.close()
-    assert not list(tmp_path.glob("ledger.new*"))
-
-
-def test_opening_again_keeps_what_it_is_about(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    Ledger.open(path, {"campaign": "first"}).close()
-    again = Ledger.open(path, {"campaign": "second"})
-    assert again.about() == {"campaign": "first"}
-    again.close()
-
-
-def whole_ledger(path: Path) -> None:
-    made = Ledger.open(path, {"campaign": "x"})
-    made.reserve([a_query(f"k{i}", 0.01) for i in range(200)], "x", BUDGET)
-    made.close()
-
-
-def spoil(path: Path, how: str) -> None:
-    if how == "garbage":
-        path.write_bytes(b"this is no database, whatever its name says" * 100)
-    elif how == "other version":
-        with sqlite3.connect(path) as db:
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    elif how == "foreign":
-        path.unlink()
-        with sqlite3.connect(path) as db:
-            db.execute("CREATE TABLE cooking (recipe TEXT)")
-    elif how == "foreign of our version":
-        path.unlink()
-        with sqlite3.connect(path) as db:
-            db.execute("CREATE TABLE cooking (recipe TEXT)")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    elif how == "torn":
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif how == "header only":
-        path.write_bytes(path.read_bytes()[:100])
-    else:
-        whole = bytearray(path.read_bytes())
-        whole[4096:] = b"\xa5" * (len(whole) - 4096)
-        path.write_bytes(whole)
-
-
-SPOILS = [
-    "garbage",
-    "other version",
-    "foreign",
-    "foreign of our version",
-    "torn",
-    "header only",
-    "scribbled over",
-]
-
-
-@pytest.mark.parametrize("how", SPOILS)
-@pytest.mark.parametrize("mode", ["open", "read"])
-def test_a_spoilt_ledger_is_one_clear_error(tmp_path: Path, how: str, mode: str) -> None:
-    path = tmp_path / "ledger.sqlite"
-    whole_ledger(path)
-    spoil(path, how)
-    before = path.read_bytes()
-    with pytest.raises(LedgerError) as caught:
-        Ledger.open(path, {}) if mode == "open" else Ledger.read(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == before  # whatever is left of it is left alone
 
 
 def test_keys_are_stable_and_differ_by_every_part() -> None:
@@ -370,3 +270,111 @@ def test_reasons_are_json_that_other_programs_read(ledger: Ledger) -> None:
     with sqlite3.connect(ledger.path) as db:
         (text,) = db.execute("SELECT reason FROM queries").fetchone()
     assert json.loads(text) == {"why": "größer", "gain": -1.5}
+
+
+def test_a_batch_is_one_transaction_and_an_error_takes_all_of_it_back(ledger: Ledger) -> None:
+    ledger.reserve([a_query(k) for k in "abc"], "test", BUDGET)
+    reader = Ledger.read(ledger.path)
+    with ledger.batch():
+        ledger.commit("a", {"value": 1.0}, 1.0, 1.0, 0.0)
+        ledger.fail("b", "why", 1.0)
+        assert reader.spend() == 0  # nobody sees a part
+    assert reader.spend() == 2
+    with pytest.raises(LedgerError, match="not open"):
+        _commit_all(ledger, "ca")
+    assert state_of(ledger) == {"a": "done", "b": "failed", "c": "reserved"}
+    with ledger.batch():  # an error that is caught inside takes back only its own part
+        ledger.commit("c", {"value": 3.0}, 3.0, 1.0, 0.0)
+        with pytest.raises(LedgerError, match="not open"):
+            ledger.fail("a", "again", 1.0)
+    assert state_of(ledger) == {"a": "done", "b": "failed", "c": "done"}
+    reader.close()
+
+
+def _commit_all(ledger: Ledger, keys: str) -> None:
+    with ledger.batch():
+        for key in keys:
+            ledger.commit(key, {"value": 9.0}, 9.0, 1.0, 0.0)
+
+
+def test_cancelled_costs_nothing_and_only_what_is_open_can_be(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a"), a_query("b"), a_query("c")], "test", BUDGET)
+    ledger.commit("a", {"value": 1.0}, 1.0, 1.0, 0.0)
+    ledger.start(["b"])
+    for _ in range(2):  # again it does nothing
+        ledger.cancel(["a", "b"], "dropped")
+    assert state_of(ledger) == {"a": "done", "b": "cancelled", "c": "reserved"}
+    assert (ledger.spend(), ledger.promised()) == (1.0, 1.0)
+    row = ledger.to_frame().set_index("key").loc["b"]
+    assert (row["error"], row["actual_cost"]) == ("dropped", 0.0)
+    assert ledger.reserve([a_query("b")], "test", BUDGET) == []  # and it is never asked again
+
+
+def test_a_second_try_is_paid_beside_the_first(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a"), a_query("b"), a_query("c")], "test", BUDGET)
+    ledger.fail("a", "broke", 1.0, attempts=2)
+    ledger.fail("b", "never began", 0.0)
+    assert ledger.reopen(["a", "b", "c", "unknown"], BUDGET) == ["a", "b"]
+    assert state_of(ledger) == {"a": "reserved", "b": "reserved", "c": "reserved"}
+    assert (ledger.spend(), ledger.promised()) == (1.0, 3.0)
+    ledger.commit("a", {"value": 2.0}, 2.0, 1.0, 0.0, attempts=1)
+    ledger.cancel(["b"], "enough")
+    assert ledger.spend() == 2.0
+    row = ledger.to_frame().set_index("key").loc["a"]
+    assert (row["actual_cost"], row["attempts"]) == (2.0, 3)
+    assert row[["error"]].isna().all()
+    ledger.reserve([a_query("d", 2.0)], "test", BUDGET)
+    ledger.fail("d", "no", 2.0)
+    with pytest.raises(OverBudgetError, match="trying again costs 2; only 0 is left"):
+        ledger.reopen(["d"], BUDGET)
+
+
+def test_a_handle_is_kept_while_a_query_is_open(ledger: Ledger) -> None:
+    ledger.reserve([a_query("a"), a_query("b")], "test", BUDGET)
+    ledger.start(["a"])
+    ledger.commit("b", {"value": 1.0}, 1.0, 1.0, 0.0)
+    ledger.note_handles({"a": "slurm 17", "b": "slurm 18"})
+    frame = ledger.to_frame().set_index("key")
+    assert frame.loc["a", "runner_handle"] == "slurm 17"
+    assert frame["runner_handle"].isna().tolist() == [False, True]
+    assert frame["started_at"].notna().tolist() == [True, False]
+
+
+def test_a_clock_that_jumps_back_changes_no_order(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(["2030", "2030", "1970", "1970", "2001", "2001"])
+    monkeypatch.setattr("pipeline.ledger._now", lambda: next(times))
+    for key in "bca":
+        ledger.reserve([a_query(key)], "test", BUDGET)
+        ledger.fail(key, "why", 1.0)
+    assert list(ledger.to_frame()["key"]) == ["b", "c", "a"]
+    assert list(ledger.to_frame()["created_at"]) == ["2030", "1970", "2001"]
+
+
+GOALS = ["minimize", "maximize", Target(target=2.0)]
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=str)
+def test_law_the_best_and_the_families_are_those_of_the_metrics(ledger: Ledger, goal: Goal) -> None:
+    assert ledger.best("target", goal) is None
+    values = [3.0, 1.0, 2.5, 1.0, 1.5, 9.0]
+    queries = [
+        a_query(f"k{i}", 0.1, family=f"family {i // 2}", fidelity="low" if i == 5 else "target")
+        for i in range(len(values))
+    ]
+    ledger.reserve([*queries, a_query("open", 0.1)], "test", BUDGET)
+    for query, value in zip(queries, values, strict=True):
+        ledger.commit(query.key, {"value": value}, value, 0.1, 0.0)
+    expected = found(ledger.to_frame(), "target", goal)
+    top = expected.iloc[0]
+    assert ledger.best("target", goal) == (top["candidate"], top["value"])
+    assert ledger.n_families("target") == len(expected)
+
+
+def test_a_narrow_frame_is_part_of_the_whole_one(ledger: Ledger) -> None:
+    names = ["key", "value", "reason"]
+    assert ledger.to_frame(names).columns.tolist() == names
+    ledger.reserve([a_query("a"), a_query("b")], "test", BUDGET)
+    ledger.commit("b", {"value": 2.0}, 2.0, 1.0, 0.0)
+    pd.testing.assert_frame_equal(ledger.to_frame(names), ledger.to_frame()[names])

@@ -124,7 +124,7 @@ def test_a_kind_of_ours_may_be_a_function_that_chooses_the_class() -> None:
 )
 def test_a_class_that_is_not_there_is_one_line(kind: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
-        find_class(kind, {"branin": "oracles.synthetic:Branin"})
+        find_class(kind, {"branin": "oracles.branin:Branin"})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

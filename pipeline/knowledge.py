@@ -1,0 +1,203 @@
+"""What a round knows when it decides: what was seen, the surrogate of it, whom the guard trusts.
+
+Named axes: n observations, q candidates, r reference candidates, d features, m fidelities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline import guard, metrics
+from pipeline.approach import as_compared
+from pipeline.cost import paid, predicted_costs
+from pipeline.goal import score, sign
+from pipeline.guard_evidence import Seen
+from pipeline.harvest import log_harvest
+from pipeline.queries import Observations, observations, waiting
+from surrogate.pending import WithPending
+
+if TYPE_CHECKING:
+    from pipeline.campaign import Campaign
+    from pipeline.selection import Limits
+    from surrogate.acquisition import Acquisition
+    from surrogate.surrogate import Surrogate
+
+NOTES = "decision.json"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Everything that a round's decision rests on, beside the candidates it will propose.
+
+    `frame` is the ledger, `model` the fitted surrogate, with the queries that are still out taken
+    into account; `verdicts` are the guard's, empty where it is off or there is nothing to guard.
+    """
+
+    campaign: Campaign
+    frame: pd.DataFrame
+    seen: Observations
+    model: Surrogate
+    verdicts: list[guard.Verdict]
+    state: Mapping[str, Any]
+    """What the next round's fit may start from."""
+
+    @property
+    def compared(self) -> Surrogate:
+        """The model of what is compared: the property, or its distance to the target value."""
+        return as_compared(self.model, self.campaign.goal)
+
+    def notes(self) -> dict[str, Any]:
+        """For people and for the next round, plain JSON."""
+        told: dict[str, Any] = {"surrogate": self.model.summary(), "surrogate_state": self.state}
+        return told | ({"guard": guard.as_notes(self.verdicts)} if self.verdicts else {})
+
+    def acquisition(self, reference: Tensor, seed: int) -> Acquisition:
+        """The gain of a query; `reference (r, d)` are features that stand for the space."""
+        campaign, k = self.campaign, self.campaign.config.selection.top_k
+        made = campaign.parts.new_acquisition()
+        made.prepare(
+            self.compared,
+            sign=sign(campaign.goal),
+            best=metrics.best_score(self.frame, campaign.target, campaign.goal),
+            kth_best=metrics.kth_best_score(self.frame, campaign.target, campaign.goal, k),
+            reference_features=reference,
+            seed=seed,
+        )
+        return made
+
+    def payable(self) -> Tensor:
+        """Which fidelities may be asked, `(m,)` bool."""
+        if not self.verdicts:
+            return torch.ones(len(self.campaign.parts.ladder), dtype=torch.bool)
+        return guard.payable(self.verdicts)
+
+    def limits(self, number: int) -> Limits:
+        """What the batch of a round may cost, in all and for what the guard does not trust yet."""
+        costs = [rung.cost for rung in self.campaign.parts.ladder]
+        if not self.verdicts:
+            return self.campaign.limits(number, costs)
+        payable = self.payable().tolist()
+        asked = [cost for cost, is_open in zip(costs, payable, strict=True) if is_open]
+        return guard.guarded(self.campaign.limits(number, asked), self.verdicts, costs)
+
+    def pair_gain(self, keys: list[str]) -> Tensor:
+        """Nats more for a target query that shows how far a cheap answer can be trusted, `(q,)`."""
+        if not self.verdicts:
+            return torch.zeros(len(keys), dtype=torch.float64)
+        fidelities = self.campaign.parts.fidelities
+        done = self.frame[self.frame["state"] == "done"]
+        asked = pd.crosstab(done["candidate"], done["fidelity"]) > 0
+        table = asked.reindex(index=keys, columns=fidelities, fill_value=False)
+        return guard.pair_gain(self.verdicts, torch.tensor(table.to_numpy(dtype=bool)))
+
+    def predicted_costs(self, features: Tensor) -> Tensor:
+        """What each query would cost, by what earlier ones did, `(q, m)`."""
+        parts = self.campaign.parts
+        answers = paid(
+            self.frame,
+            parts.fidelities,
+            lambda keys: parts.environment.features(parts.environment.from_keys(keys)),
+        )
+        declared = [rung.cost for rung in parts.ladder]
+        return predicted_costs(self.campaign.config.selection.cost, declared, answers)(features)
+
+    def log_harvest(self, features: Tensor, keys: list[str]) -> Tensor:
+        """Log of what a query of the target would add to the k best, `(q,)`: see `harvest`.
+
+        By the rule `cheapest` the cheapest fidelity alone says what is good: its predicted mean,
+        of candidates that it was asked about.
+        """
+        campaign, way = self.campaign, sign(self.campaign.goal)
+        if campaign.config.selection.fidelity == "cheapest":
+            return self._checked_by_cheapest(features, keys)
+        mean, sd = self.compared.predict(features, len(campaign.parts.ladder) - 1)
+        known = metrics.found(self.frame, campaign.target, campaign.goal)["value"]
+        values = torch.tensor(score(known, campaign.goal).tolist(), dtype=torch.float64)
+        k = campaign.config.selection.top_k
+        return log_harvest(way * mean, sd, way * values, k)
+
+    def _checked_by_cheapest(self, features: Tensor, keys: list[str]) -> Tensor:
+        frame, cheapest = self.frame, self.campaign.parts.fidelities[0]
+        asked = frame[(frame["fidelity"] == cheapest) & (frame["state"] == "done")]
+        was_asked = torch.tensor(pd.Index(keys).isin(asked["candidate"]))
+        mean, _ = self.compared.predict(features, 0)
+        merit = sign(self.campaign.goal) * mean
+        return torch.where(was_asked, merit, torch.full_like(merit, -torch.inf))
+
+
+def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
+    """Fit the surrogate to what the ledger knows, and let the guard judge the cheap fidelities.
+
+    Data that the guard finds misleading are left out of the fit. Queries that are still out count
+    as answered with their predicted means.
+    """
+    before = previous_notes(campaign.directory, number)
+    frame = campaign.ledger.to_frame()
+    seen = observations(campaign, frame)
+    model = _fitted(campaign, seen, seed, before.get("surrogate_state", {}))
+    verdicts = _judged(campaign, seen, model, before, seed)
+    if verdicts:
+        kept = guard.learned(verdicts, seen.fidelities)
+        if not bool(kept.all()):
+            model = _fitted(campaign, seen.rows(kept), seed, {})
+    state = model.state()
+    out = waiting(campaign, frame)
+    if len(out.features):
+        model = WithPending(model, out.features, out.fidelities)
+    return Knowledge(campaign, frame, seen, model, verdicts, state)
+
+
+def previous_notes(directory: Path, number: int) -> dict[str, Any]:
+    """What the round before this one wrote down; empty where it decided nothing by a model."""
+    path = directory / "rounds" / f"{number - 1:03d}" / NOTES
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _new_surrogate(campaign: Campaign) -> Surrogate:
+    model = campaign.parts.new_surrogate()
+    model.feature_blocks = campaign.parts.environment.feature_blocks
+    return model
+
+
+def _fitted(
+    campaign: Campaign, seen: Observations, seed: int, state: Mapping[str, Any]
+) -> Surrogate:
+    model = _new_surrogate(campaign)
+    if state:
+        model.warm_start(state)
+    model.fit(seen.features, seen.fidelities, seen.values, len(campaign.parts.ladder), seed)
+    return model
+
+
+def _judged(
+    campaign: Campaign,
+    seen: Observations,
+    model: Surrogate,
+    before: Mapping[str, Any],
+    seed: int,
+) -> list[guard.Verdict]:
+    ladder = campaign.parts.ladder
+    options = campaign.config.selection
+    is_guarded = options.guard and options.fidelity in ("gain", "trajectory")
+    if not is_guarded or len(ladder) == 1:
+        return []
+    return guard.judge(
+        Seen(seen.features, seen.fidelities, seen.values, seen.candidates),
+        [rung.cost for rung in ladder],
+        lambda: _new_surrogate(campaign),
+        together=model,
+        previous=guard.from_notes(before.get("guard", [])),
+        seed=seed,
+    )

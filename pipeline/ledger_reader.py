@@ -1,0 +1,131 @@
+"""What the ledger says: sums, counts and rows, also while another process writes it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.goal import Goal, Target
+from pipeline.ledger_file import clear_errors
+
+COLUMNS = (
+    *("key", "campaign", "round", "candidate", "fidelity", "oracle", "state", "declared_cost"),
+    *("actual_cost", "value", "error", "reason", "created_at", "finished_at", "seconds"),
+    *("properties", "family", "description", "started_at", "attempts", "runner_handle"),
+    "paid_before",
+)
+_JSON = ("reason", "description", "properties")
+_NUMBERS = ("declared_cost", "actual_cost", "value", "seconds", "paid_before")
+OPEN_STATES = ("reserved", "running")
+OPEN = "state IN ('reserved', 'running')"
+ENDED = "state IN ('done', 'failed', 'cancelled')"
+
+
+class LedgerReader:
+    """The questions that a ledger answers, each from an index where rows can be many."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self.path = path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def about(self) -> dict[str, str]:
+        """What the campaign is: name, resolved configuration, folder of the configuration."""
+        return dict(self._ask("SELECT name, text FROM about"))
+
+    def spend(self) -> float:
+        """What was paid."""
+        return self._sum("actual_cost", ENDED) + self._sum("paid_before", OPEN)
+
+    def promised(self) -> float:
+        """The declared cost of what is reserved or running."""
+        return self._sum("declared_cost", OPEN)
+
+    def committed(self) -> float:
+        """What was paid and what is promised."""
+        return self.spend() + self.promised()
+
+    def _sum(self, column: str, where: str) -> float:
+        query = f"SELECT TOTAL({column}) FROM queries WHERE {where}"  # noqa: S608 - fixed texts
+        return float(self._ask(query)[0][0])
+
+    def open_queries(self) -> list[dict[str, Any]]:
+        """Reserved or running queries in order of reservation."""
+        return self._rows(f"WHERE {OPEN} ORDER BY rowid")
+
+    def is_open(self) -> bool:
+        """Whether any query is reserved or running."""
+        return bool(self._ask(f"SELECT 1 FROM queries WHERE {OPEN} LIMIT 1"))  # noqa: S608
+
+    def has_answers(self) -> bool:
+        """Whether any query is done."""
+        return bool(self._ask("SELECT 1 FROM queries WHERE state = 'done' LIMIT 1"))
+
+    def round_queries(self, number: int) -> list[dict[str, Any]]:
+        """The queries of one round in order of reservation."""
+        return self._rows("WHERE round = ? ORDER BY rowid", (number,))
+
+    def last_round(self) -> int | None:
+        """The highest round that has a query; None in an empty ledger."""
+        last = self._ask("SELECT MAX(round) FROM queries")[0][0]
+        return None if last is None else int(last)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many queries are in each state, by fidelity."""
+        counts: dict[str, dict[str, int]] = {}
+        grouped = "SELECT fidelity, state, COUNT(*) FROM queries GROUP BY state, fidelity"
+        for fidelity, state, n in sorted(self._ask(grouped)):
+            counts.setdefault(fidelity, {})[state] = n
+        return counts
+
+    def best(self, fidelity: str, goal: Goal) -> tuple[str, float] | None:
+        """Candidate and value of the best finished query of a fidelity, the first of equals."""
+        order = {"minimize": "value", "maximize": "-value"}.get(str(goal), "abs(value - ?)")
+        aim = (goal.target,) if isinstance(goal, Target) else ()
+        done = "FROM queries WHERE fidelity = ? AND state = 'done'"
+        found = self._ask(
+            f"SELECT candidate, value FROM queries WHERE rowid ="  # noqa: S608 - fixed texts
+            f" (SELECT rowid {done} ORDER BY {order}, rowid LIMIT 1)",
+            (fidelity, *aim),
+        )
+        return (str(found[0][0]), float(found[0][1])) if found else None
+
+    def n_families(self, fidelity: str) -> int:
+        """How many different families have a finished query of this fidelity."""
+        counted = "SELECT COUNT(DISTINCT family) FROM queries WHERE fidelity = ? AND state = 'done'"
+        return int(self._ask(counted, (fidelity,))[0][0])
+
+    def to_frame(self, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+        """All queries in order of reservation, one row each; `reason` and the like as objects.
+
+        `columns`: only these, which is much quicker for a long ledger without the objects.
+        """
+        rows = self._ask(f"SELECT {', '.join(columns)} FROM queries ORDER BY rowid")  # noqa: S608
+        cells = dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+        data = {n: [_object(c) for c in cs] if n in _JSON else cs for n, cs in cells.items()}
+        frame = pd.DataFrame(data, columns=list(columns))
+        numbers = [name for name in _NUMBERS if name in columns]
+        frame[numbers] = frame[numbers].astype("float64")
+        return frame
+
+    def _rows(self, clause: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        rows = self._ask(f"SELECT {', '.join(COLUMNS)} FROM queries {clause}", values)  # noqa: S608
+        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        return [row | {name: _object(row[name]) for name in _JSON} for row in named]
+
+    def _ask(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with clear_errors(self.path):
+            return self._db.execute(query, values).fetchall()
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found

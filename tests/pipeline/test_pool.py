@@ -1,0 +1,66 @@
+"""The pool: what is known, what a search adds, each once and best first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.pool import searched_pool
+from sampler import environment
+from sampler.baselines import Random
+from tests.fakes import Menu
+
+WORDS = environment("sequence", alphabet="ACGT", min_length=12, max_length=12)
+HIDDEN = WORDS.features(WORDS.from_keys(["ACGTTGCAACCG"]))[0]
+
+
+class Letters:
+    """The gain is the number of letters of a hidden word that are right."""
+
+    def target_log_gain(self, features: Tensor) -> Tensor:
+        return features @ HIDDEN
+
+
+class First:
+    """The gain is the first feature."""
+
+    def target_log_gain(self, features: Tensor) -> Tensor:
+        return features[:, 0]
+
+
+def test_each_stands_once_best_first_with_its_gain() -> None:
+    known = Random(WORDS).sample(30, seed=0)
+    pool = searched_pool(WORDS, Letters(), torch.cat([known, known]), seed=1, n_generations=3)
+    keys = WORDS.keys(pool.states)
+    assert len(set(keys)) == len(keys)
+    assert set(WORDS.keys(known)) <= set(keys)
+    assert torch.equal(pool.gains, Letters().target_log_gain(WORDS.features(pool.states)))
+    assert bool((pool.gains.diff() <= 0).all())
+    assert torch.equal(pool.best(5), pool.states[:5])
+
+
+def test_the_search_finds_better_than_was_known() -> None:
+    known = Random(WORDS).sample(30, seed=0)
+    without = searched_pool(WORDS, Letters(), known, seed=1, n_generations=0)
+    pool = searched_pool(WORDS, Letters(), known, seed=1, n_generations=20)
+    assert len(without.states) == 30
+    # 20 generations of 64: a random search of as many reaches about 8.
+    assert float(pool.gains[0]) >= max(11.0, float(without.gains[0]) + 2)
+
+
+def test_the_same_seed_finds_the_same() -> None:
+    known = Random(WORDS).sample(30, seed=0)
+    one, other = (searched_pool(WORDS, Letters(), known, seed=4, n_generations=3) for _ in "ab")
+    assert torch.equal(one.states, other.states)
+
+
+def test_a_space_that_is_known_whole_needs_no_search() -> None:
+    menu = Menu(6)
+    pool = searched_pool(menu, First(), menu.from_keys([f"item {i}" for i in range(6)]), seed=0)
+    assert menu.keys(pool.states) == [f"item {i}" for i in reversed(range(6))]
+
+
+def test_nothing_known_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one known candidate"):
+        searched_pool(WORDS, Letters(), WORDS.initial_states(0), seed=0)
