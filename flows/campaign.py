@@ -13,11 +13,14 @@ from pathlib import Path
 
 from flows.server import QUIET, PrefectServer
 from pipeline.campaign import Campaign
+from pipeline.round import Call
 
 
 @contextmanager
-def prefect_server(directory: Path) -> Iterator[Callable[[], None]]:
+def prefect_server(directory: Path, schedules: bool = False) -> Iterator[Callable[[], None]]:
     """Yield a function that waits for Prefect: the user's server, or one of the campaign's own.
+
+    `schedules`: one of its own has pages, and makes scheduled runs.
 
     Settings go into the environment, because Prefect reads them when it is first imported.
     """
@@ -25,7 +28,7 @@ def prefect_server(directory: Path) -> Iterator[Callable[[], None]]:
     if os.environ.get("PREFECT_API_URL"):
         yield lambda: None
         return
-    server = PrefectServer(directory)
+    server = PrefectServer(directory, schedules)
     os.environ.update(PREFECT_API_URL=server.url, PREFECT_HOME=str(server.home))
     try:
         yield server.wait
@@ -34,12 +37,10 @@ def prefect_server(directory: Path) -> Iterator[Callable[[], None]]:
         server.stop()
 
 
-def run_as_flow(campaign: Campaign) -> None:
-    """Run the campaign to its end as a Prefect flow; raises what the campaign raises."""
-    from prefect import flow, task
+def as_tasks(campaign: Campaign) -> Call:
+    """Play each verb of the round as a Prefect task of its own."""
+    from prefect import task
     from prefect.cache_policies import NO_CACHE
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogHandler
 
     def as_task(verb: Callable[[], None]) -> None:
         number = campaign.next_round()
@@ -52,9 +53,18 @@ def run_as_flow(campaign: Campaign) -> None:
         )
         as_named(verb)()
 
+    return as_task
+
+
+def run_as_flow(campaign: Campaign) -> None:
+    """Run the campaign to its end as a Prefect flow; raises what the campaign raises."""
+    from prefect import flow
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
     @flow(name="discovery-campaign", flow_run_name=campaign.config.name, persist_result=False)
     def discovery_campaign(directory: str) -> None:
-        campaign.run(as_task)
+        campaign.run(as_tasks(campaign))
 
     try:
         discovery_campaign(str(campaign.directory.resolve()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -83,13 +84,13 @@ def run(config: ConfigPath, assignments: Assignments = None, dir: DirOption = No
 
     Example: `motherlode run configs/branin.yaml budget.cost=20 --dir runs/small`
     """
-    from flows.execution import local_runner
+    from flows.execution import runner_for
     from pipeline.campaign import Campaign
 
     with one_line_errors():
         _run(
             lambda: Campaign.from_config(
-                config, dir, overrides=assignments or (), runner=local_runner
+                config, dir, overrides=assignments or (), runner=runner_for
             )
         )
 
@@ -100,17 +101,16 @@ def resume(directory: Directory, assignments: Assignments = None) -> None:
 
     Example: `motherlode resume runs/branin budget.cost=60 budget.rounds=8`
     """
-    from flows.execution import local_runner
+    from flows.execution import runner_for
     from pipeline.campaign import Campaign
 
     with one_line_errors():
-        _run(lambda: Campaign.resume(directory, overrides=assignments or (), runner=local_runner))
+        _run(lambda: Campaign.resume(directory, overrides=assignments or (), runner=runner_for))
 
 
 def _run(open_campaign: Any) -> None:
     """Run an opened campaign as a Prefect flow, tracked, watched and reported."""
     from flows.campaign import prefect_server, run_as_flow
-    from flows.execution import LocalRunner
     from flows.tracking import tracking
     from pipeline.progress import Several
 
@@ -119,9 +119,8 @@ def _run(open_campaign: Any) -> None:
         directory, config = campaign.directory, campaign.config
         # Tracking also catches up with what a crash after the last round left out.
         with tracking(directory, config.tracking) as view:
-            if campaign.next_round() is not None:
-                if isinstance(campaign.runner, LocalRunner):
-                    campaign.runner.start()
+            if not campaign.is_complete():
+                campaign.runner.start()
                 with prefect_server(directory) as wait, TerminalProgress(campaign) as terminal:
                     campaign.progress = Several(terminal, view)
                     wait()
@@ -257,6 +256,128 @@ def sample(
         check_format(out)
         write_frame(draw(directory, n, override({}, where or ()), seed), out)
         console.print(f"{n} rows in {out}", soft_wrap=True)
+
+
+@app.command()
+def pending(
+    directory: Directory,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="FILE.csv, FILE.parquet or FILE.json.")
+    ] = None,
+) -> None:
+    """Show the batch that waits for your approval: what, at which fidelity, for how much, and why.
+
+    Example: `motherlode pending runs/branin`
+    """
+    from pipeline.approval import waiting_batch
+    from pipeline.export import check_format, write_frame
+
+    with one_line_errors():
+        if out is not None:
+            check_format(out)
+        found = waiting_batch(directory)
+        if found is None:
+            console.print("no batch waits for approval")
+            return
+        number, batch = found
+        if out is not None:
+            write_frame(batch, out)
+        shown = batch.assign(key=batch["key"].str[:8]).drop(columns=["candidate", "why"])
+        console.print(
+            frame_table(shown, f"Round {number}: {len(batch)} queries for {batch['cost'].sum():g}")
+        )
+        console.print(f"motherlode approve {directory} [--drop KEY], or reject {directory} --why …")
+
+
+@app.command()
+def approve(
+    directory: Directory,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop", metavar="KEY", help="Leave this query out, for good; several times."
+        ),
+    ] = None,
+) -> None:
+    """Let the waiting batch go out: `motherlode resume` then spends its cost.
+
+    A key may be cut short as long as it names one query.
+
+    Example: `motherlode approve runs/branin --drop 3fa85f64`
+    """
+    from pipeline.approval import approve as decide
+
+    with one_line_errors():
+        number, n_left = decide(directory, drop or ())
+    console.print(f"round {number}: {n_left} queries approved")
+
+
+@app.command()
+def reject(
+    directory: Directory,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept in the ledger.")],
+) -> None:
+    """Refuse the waiting batch: nothing is spent, and none of it is proposed again.
+
+    Example: `motherlode reject runs/branin --why "too many oxides"`
+    """
+    from pipeline.approval import reject as decide
+
+    with one_line_errors():
+        number, n = decide(directory, why)
+    console.print(f"round {number}: {n} queries rejected; they are not proposed again")
+
+
+@app.command()
+def serve(
+    config: ConfigPath,
+    cron: Annotated[
+        str, typer.Option("--cron", help="When, such as `0 2 * * *`: at two at night.")
+    ],
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds each time.")] = 1,
+    dir: DirOption = None,
+) -> None:
+    """Advance a campaign by some rounds on a schedule, until this command is stopped.
+
+    Prefect makes the runs: on the server that PREFECT_API_URL names, or on one of the campaign's
+    own, whose page this command prints. Several campaigns: one `serve` each. A run that finds the
+    campaign busy leaves it alone.
+
+    Example: `motherlode serve configs/branin.yaml --cron "0 2 * * *" --rounds 1`
+    """
+    from flows.campaign import prefect_server
+    from flows.execution import runner_for
+    from pipeline.campaign import Campaign
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with one_line_errors():
+        # Opened once: every error now, and not at two at night.
+        with Campaign.from_config(config, dir, runner=runner_for) as campaign:
+            directory, name = campaign.directory, campaign.config.name
+        with prefect_server(directory, schedules=True) as wait:
+            _check_cron(cron)
+            wait()
+            from flows.deploy import serve as serve_flow
+
+            console.print(pairs({"page": _prefect_page(), "campaign": str(directory)}))
+            serve_flow(config, cron, rounds, directory, name)
+
+
+def _check_cron(cron: str) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    from pipeline.config import ConfigError
+
+    try:
+        CronSchedule(cron=cron)
+    except ValueError:
+        raise ConfigError(
+            [f"--cron {cron}: expected minute, hour, day, month, weekday, such as `0 2 * * *`"]
+        ) from None
+
+
+def _prefect_page() -> str:
+    return os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
 
 
 @app.command("list")

@@ -35,9 +35,12 @@ class PrefectServerError(Exception):
 
 
 class PrefectServer:
-    """A Prefect server for one campaign; starting takes seconds, so start early and wait late."""
+    """A Prefect server for one campaign; starting takes seconds, so start early and wait late.
 
-    def __init__(self, directory: Path) -> None:
+    `schedules`: with the pages and the services that make scheduled runs.
+    """
+
+    def __init__(self, directory: Path, schedules: bool = False) -> None:
         self.home = (directory / "prefect").resolve()
         self.home.mkdir(parents=True, exist_ok=True)
         self.log = self.home / "server.log"
@@ -45,7 +48,7 @@ class PrefectServer:
         self.url = f"http://127.0.0.1:{self.port}/api"
         with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-P", "-m", "flows.server", str(self.port)],
+                [sys.executable, "-P", "-m", "flows.server", str(self.port), *["full"] * schedules],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -94,14 +97,14 @@ def _leave_with_parent() -> None:
     os._exit(0)
 
 
-def serve(port: int) -> None:
+def serve(port: int, schedules: bool) -> None:
     """Serve Prefect's API on loopback until the parent goes."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.run(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error")
+    uvicorn.run(create_app(ephemeral=not schedules), host="127.0.0.1", port=port, log_level="error")
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), schedules="full" in sys.argv[2:])

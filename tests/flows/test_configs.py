@@ -40,6 +40,17 @@ SMOKE = {
         "selection.n_proposals=20",
         "budget={cost: 128, rounds: 1}",
     ],
+    "ehrlich": [
+        "sampler={kind: gflownet, n_steps: 5, batch_size: 16}",
+        "initial.n.target=16",
+        "selection.n_proposals=40",
+        "budget={cost: 24, rounds: 1}",
+    ],
+    "hartmann": [
+        "sampler={kind: gflownet, n_steps: 5, batch_size: 16}",
+        "selection.n_proposals=40",
+        "budget={cost: 8, rounds: 1}",
+    ],
 }
 
 

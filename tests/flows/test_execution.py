@@ -17,9 +17,13 @@ import pytest
 import yaml
 
 from flows.execution import LocalRunner, local_runner
+from flows.runners.site import site_of
 from pipeline import Campaign
-from pipeline.jobs import Job
+from pipeline.assemble import assemble
+from pipeline.config import parse
+from pipeline.jobs import Job, Outcome
 from pipeline.ledger import Ledger
+from pipeline.places import Execution
 from pipeline.queries import CampaignStoppedError
 from tests import fakes
 from tests.fakes import comparable, menu_config
@@ -34,6 +38,13 @@ class Forking(Price):
             time.sleep(600)
         super()._break(item)
 '''
+KILL_ONCE = """
+
+def kill_once(mark):
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 DRIVER = """
 import sys
 from flows.execution import local_runner
@@ -153,11 +164,20 @@ def test_a_worker_that_cannot_start_stops_the_campaign_and_fails_no_query(tmp_pa
     assert set(first_round(path, "execution.workers=1")["state"]) == {"done"}
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    path = lab(tmp_path, 2)
+    plugin = tmp_path / "real_lab.py"
+    kill_once = "\nif 'worker' in sys.argv[0]:\n    kill_once(Path(__file__).with_name('killed'))\n"
+    plugin.write_text(plugin.read_text() + KILL_ONCE + kill_once)
+    assert set(first_round(path, "execution.workers=1")["state"]) == {"done"}
+    assert (tmp_path / "killed").exists()
+    assert len(log(tmp_path)) == 2
+
+
 def test_close_stops_what_runs_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     path = lab(tmp_path, 4, hangs=[0, 1])
     with Campaign.from_config(path, tmp_path / "run") as campaign:
-        ladder = [rung.oracle for rung in campaign.parts.ladder]
-        runner = LocalRunner(campaign.directory, ladder, campaign.config.execution)
+        runner = local_runner(campaign.parts, campaign.directory, campaign.folder)
         answered = runner.run([Job(f"k{i}", f"item {i}", 0) for i in (3, 0, 1, 2)])
         assert next(answered).properties == {"value": fakes.price(3)}
         wait_for(lambda: len(log(tmp_path)) >= 3)
@@ -166,6 +186,81 @@ def test_close_stops_what_runs_at_once_and_leaves_no_process(tmp_path: Path) -> 
         assert time.monotonic() - began < 5
         assert psutil.Process().children(recursive=True) == []
         runner.close()  # again does no harm
+
+
+def runner_of(path: Path, **execution: Any) -> LocalRunner:
+    """A runner for the lab of this config, by rules of its own."""
+    parts = assemble(parse(yaml.safe_load(path.read_text())), path.parent)
+    rules = Execution(backoff_s=0.05, **execution)
+    site = site_of(parts, path.parent / "run", path.parent)
+    return LocalRunner(site, [rules.place("only")], rules.workers)
+
+
+def jobs(*items: int) -> list[Job]:
+    return [Job(f"k{i}", f"item {i}", 0) for i in items]
+
+
+def test_a_round_can_close_while_a_query_is_out_which_is_then_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quick ones come together meanwhile, and one that dies among them takes none with it."""
+    monkeypatch.setattr("flows.runners.local.STRETCH_S", 60.0)  # quick, also on a busy machine
+    runner = runner_of(lab(tmp_path, 60, hangs=[0], dies=[41]))
+    sizes, found = [], dict[str, Outcome]()
+    try:
+        for _ in range(2):  # again it does nothing: what is out is out
+            runner.submit(jobs(*range(60)))
+        while len(found) < 59:
+            came = runner.poll(60)
+            sizes.append(len(came))
+            found |= {outcome.key: outcome for outcome in came}
+        assert runner.running() == {"k0"}
+        assert runner.poll(0.1) == []
+        assert runner.handles()["k0"].startswith("process ")
+        assert runner.cancel(["k0", "k1", "unknown"]) == {"k0"}
+        assert runner.running() == set()
+        assert runner.poll(None) == []  # at once: nothing is out
+        assert [o.key for o in runner.run(jobs(1))] == ["k1"]  # and it goes on
+    finally:
+        runner.close()
+    assert max(sizes) >= 10
+    dead = found.pop("k41")
+    assert dead.error == "the oracle's process died (exit 7), attempt 2 of 2"
+    assert dead.attempts == 2
+    assert {key: o.properties["value"] for key, o in found.items()} == {
+        f"k{i}": fakes.price(i) for i in range(1, 60) if i != 41
+    }
+    assert all(o.attempts == 1 for o in found.values())
+    times = pd.Series(log(tmp_path)).value_counts()
+    assert times.pop("only item 41") == 2
+    assert (set(times), len(times)) == ({1}, 59)
+
+
+def test_to_cancel_one_query_of_a_chunk_leaves_the_others(tmp_path: Path) -> None:
+    runner = runner_of(lab(tmp_path, hangs=[0], batch_size=3), workers=1)
+    try:
+        runner.submit(jobs(0, 1, 2))
+        wait_for(lambda: bool(log(tmp_path)))
+        assert runner.cancel(["k0"]) == {"k0"}
+        found: list[Outcome] = []
+        while runner.running():
+            found += runner.poll(30)
+    finally:
+        runner.close()
+    assert {(o.key, o.properties["value"], o.attempts) for o in found} == {
+        (f"k{i}", fakes.price(i), 1) for i in (1, 2)
+    }
+
+
+def test_a_result_that_the_disk_does_not_take_stops_the_campaign(tmp_path: Path) -> None:
+    runner = runner_of(lab(tmp_path), workers=1)
+    try:
+        runner.start()
+        (tmp_path / "run" / "jobs" / "k1" / "lock").mkdir(parents=True)
+        with pytest.raises(CampaignStoppedError, match=r"cannot be written: IsADir.*k1.*run the"):
+            list(runner.run(jobs(1)))
+    finally:
+        runner.close()
 
 
 def drive(path: Path) -> subprocess.Popen[str]:
