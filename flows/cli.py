@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -77,13 +78,27 @@ def one_line_errors() -> Iterator[None]:
 
 
 @app.command()
-def run(config: ConfigPath, assignments: Assignments = None, dir: DirOption = None) -> None:
+def run(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    dir: DirOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Tell what it would spend, by a play with the cheapest oracle's answers.",
+        ),
+    ] = False,
+) -> None:
     """Run a campaign to the end of its budget; the same command again goes on where it stopped.
 
     It survives anything: Ctrl-C, `kill -9`, a power cut. No query is paid for twice.
 
     Example: `motherlode run configs/branin.yaml budget.cost=20 --dir runs/small`
     """
+    if dry_run:
+        _forecast(config, assignments or ())
+        return
     from flows.execution import runner_for
     from pipeline.campaign import Campaign
 
@@ -93,6 +108,25 @@ def run(config: ConfigPath, assignments: Assignments = None, dir: DirOption = No
                 config, dir, overrides=assignments or (), runner=runner_for
             )
         )
+
+
+def _forecast(config: Path, assignments: Sequence[str]) -> None:
+    """Print how the campaign's money would go; nothing is written and nothing dear is asked."""
+    from pipeline.campaign import checked
+    from pipeline.config import override, read_yaml
+    from pipeline.dry_run import dry_run
+
+    folder = config.resolve().parent
+    with one_line_errors():
+        parts = checked(override(read_yaml(config), assignments), folder)
+        with contextlib.ExitStack() as stack:
+
+            def watch(campaign: Any) -> Any:
+                return stack.enter_context(TerminalProgress(campaign))
+
+            table = dry_run(parts, folder, watch)
+    cheapest = parts.fidelities[0]
+    console.print(frame_table(table, f"Forecast: `{cheapest}` answered for all; nothing was paid"))
 
 
 @app.command()

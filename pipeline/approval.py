@@ -20,7 +20,7 @@ import pandas as pd
 from pipeline.config import Approval, ConfigError
 from pipeline.ledger import Ledger, sync_file
 from pipeline.queries import CampaignStoppedError
-from pipeline.status import open_ledger
+from pipeline.snapshot import open_ledger
 
 DECISION, BATCH = "approval.json", "batch.csv"
 SHOWN = ("mean", "sd", "log_gain", "novelty", "why")

@@ -15,6 +15,7 @@ import sampler
 import surrogate
 from oracles.oracle import Oracle
 from pipeline.config import CampaignConfig, Component, ConfigError, did_you_mean, digest
+from pipeline.places import place_problems
 from pipeline.plugins import (
     allow_plugins_from,
     check_options,
@@ -290,12 +291,19 @@ def _ladder_problems(config: CampaignConfig, ladder: Sequence[Oracle]) -> list[s
 
 
 def _initial_problems(config: CampaignConfig, costs: Mapping[str, float]) -> list[str]:
-    counts = config.initial.n or {}
+    counts, most = config.initial.n or {}, config.budget.queries
     problems = [
-        f"initial.n.{name}: no oracle has this fidelity{did_you_mean(name, costs)}"
-        for name in counts
+        f"{where}.{name}: no oracle has this fidelity{did_you_mean(name, costs)}"
+        for where, names in (("initial.n", counts), ("budget.queries", most))
+        for name in names
         if name not in costs
     ]
+    problems += [
+        f"initial.n.{name}: {n}, more than the {most[name]} that budget.queries allows"
+        for name, n in counts.items()
+        if n > most.get(name, n)
+    ]
+    problems += place_problems(config.execution, costs)
     total = sum(n * costs.get(name, 0.0) for name, n in counts.items())
     if total > config.budget.cost * (1 + 1e-9):
         problems.append(

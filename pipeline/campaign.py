@@ -7,6 +7,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,8 @@ class Campaign:
         out_of_money = not affordable(self.parts.ladder[0].cost, left)
         if last >= self.config.budget.rounds or out_of_money or "finished" in self.ledger.about():
             return None
+        if self._is_out_of_time():
+            return None
         return last + 1
 
     def _check_failures(self, number: int) -> None:
@@ -189,7 +193,7 @@ class Campaign:
     def limits(self, number: int, costs: Sequence[float]) -> Limits:
         """What the batch of a round may cost, of fidelities at `costs`: see `pipeline.limits`."""
         budget, selection = self.config.budget, self.config.selection
-        return round_limits(
+        limits = round_limits(
             budget.cost - self.ledger.committed(),
             budget.rounds - number + 1,
             selection.batch_size,
@@ -198,6 +202,23 @@ class Campaign:
             selection.fidelity,
             budget.rounds,
         )
+        return replace(limits, most=self._queries_left()) if budget.queries else limits
+
+    def _queries_left(self) -> tuple[int | None, ...]:
+        """How many queries each fidelity has left, by `budget.queries`."""
+        counts, most = self.ledger.counts(), self.config.budget.queries
+        asked = {name: sum(counts.get(name, {}).values()) for name in most}
+        return tuple(
+            max(0, most[name] - asked[name]) if name in most else None
+            for name in self.parts.fidelities
+        )
+
+    def _is_out_of_time(self) -> bool:
+        """Whether `budget.hours` have gone by since the first query was reserved."""
+        hours, began = self.config.budget.hours, self.ledger.began_at()
+        if hours is None or began is None:
+            return False
+        return (datetime.now(UTC) - began).total_seconds() >= hours * 3600
 
     def best(self, k: int = 10) -> pd.DataFrame:
         """The k best different candidates that were paid for at the target fidelity.

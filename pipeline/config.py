@@ -125,10 +125,15 @@ class Selection(_Frozen):
 
 
 class Budget(_Frozen):
-    """What the whole campaign may spend, in the oracles' cost units, and its number of rounds."""
+    """What the whole campaign may spend, in the oracles' cost units, and its number of rounds.
+
+    `queries`: at most so many at a fidelity; `hours`: no new round so long after the first query.
+    """
 
     cost: Cost
     rounds: Count
+    queries: dict[str, Annotated[int, BeforeValidator(no_bool), Field(ge=0)]] = {}
+    hours: Cost | None = None
 
 
 class Approval(_Frozen):

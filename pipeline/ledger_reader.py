@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class LedgerReader:
     def is_open(self) -> bool:
         """Whether any query is reserved or running."""
         return bool(self._ask(f"SELECT 1 FROM queries WHERE {OPEN} LIMIT 1"))  # noqa: S608
+
+    def began_at(self) -> datetime | None:
+        """When the first query was reserved; None in an empty ledger."""
+        first = self._ask("SELECT created_at FROM queries ORDER BY rowid LIMIT 1")
+        return datetime.fromisoformat(first[0][0]) if first else None
 
     def has_answers(self) -> bool:
         """Whether any query is done."""

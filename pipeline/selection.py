@@ -83,13 +83,15 @@ class Pick:
 class Limits:
     """What a batch may cost, how many queries it may have, how much goes to the target first.
 
-    `is_last`: no round comes after this one.
+    `is_last`: no round comes after this one. `most`: how many queries of each fidelity are left,
+    None where there is no such limit.
     """
 
     cost: float
     count: int
     target_cost: float
     is_last: bool = False
+    most: tuple[int | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def select(
     if rules.diversity == "distance" and rules.min_distance and distances:
         spacing = Spacing(items.index, rules.min_distance, distances)
     uses_novelty = rules.diversity != "none" and not limits.is_last
-    choice = _Greedy(items, novelty, spacing, uses_novelty)
+    choice = _Greedy(items, novelty, spacing, uses_novelty, limits.most)
     if limits.is_last:
         choice.extend(items.harvest, limits.cost, limits.count, LAST)
     elif rules.fidelity == "random":
@@ -230,11 +232,17 @@ class _Greedy:
     """The greedy choice: the best item given the batch so far, until nothing fits."""
 
     def __init__(
-        self, items: _Items, novelty: Novelty, spacing: Spacing | None, uses_novelty: bool
+        self,
+        items: _Items,
+        novelty: Novelty,
+        spacing: Spacing | None,
+        uses_novelty: bool,
+        most: Sequence[int | None] | None = None,
     ) -> None:
         self.items, self.novelty, self.spacing = items, novelty, spacing
         self.uses_novelty = uses_novelty
         self.open = torch.ones(len(items.index), dtype=torch.bool)
+        self.most = most
         self.spent = 0.0
         self.picks: list[Pick] = []
 
@@ -259,7 +267,12 @@ class _Greedy:
             self.extend(merit, limits.cost, len(self.picks) + 1, AT_RANDOM)
 
     def _available(self, budget: float) -> Tensor:
-        return self.open & (self.items.cost <= budget - self.spent + 1e-9 * max(1.0, budget))
+        fits = self.items.cost <= budget - self.spent + 1e-9 * max(1.0, budget)
+        for fidelity, most in enumerate(self.most or ()):
+            n_picked = sum(pick.fidelity == fidelity for pick in self.picks)
+            if most is not None and n_picked >= most:
+                fits = fits & (self.items.fidelity != fidelity)
+        return self.open & fits
 
     def _worth(self, budget: float, count: int) -> Tensor:
         """Log of novelty over price, `(k,)`."""

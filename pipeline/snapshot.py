@@ -94,3 +94,9 @@ def read_snapshot(directory: Path) -> Snapshot:
     }
     names = [str(name) for name, _ in json.loads(about["ladder"])]
     return Snapshot(directory, about, config, frame, names, notes, recorded)
+
+
+def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
+    """The ledger of a directory, read-only, and the configuration in it."""
+    ledger = Ledger.read(directory / "ledger.sqlite")
+    return ledger, parse(yaml.safe_load(ledger.about()["config"]))

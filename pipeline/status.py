@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from pipeline.config import CampaignConfig, parse
+from pipeline.approval import waiting_batch
+from pipeline.config import CampaignConfig
 from pipeline.goal import Target
-from pipeline.ledger import Ledger, affordable
+from pipeline.ledger import affordable
 from pipeline.ledger_reader import LedgerReader
-
-
-def open_ledger(directory: Path) -> tuple[Ledger, CampaignConfig]:
-    """The ledger of a directory, read-only, and the configuration in it."""
-    ledger = Ledger.read(directory / "ledger.sqlite")
-    return ledger, parse(yaml.safe_load(ledger.about()["config"]))
+from pipeline.snapshot import open_ledger
 
 
 def read_status(directory: Path) -> dict[str, Any]:
@@ -60,9 +55,11 @@ def _ladder(ledger: LedgerReader) -> list[tuple[str, float]]:
 
 
 def _state(ledger: LedgerReader, config: CampaignConfig, directory: Path) -> str:
-    """`running`, `done`, or `stopped` (it goes on with the same command)."""
+    """`running`, `waiting for approval`, `done`, or `stopped` (the same command goes on)."""
     if holder(directory) is not None:
         return "running"
+    if waiting_batch(directory) is not None:
+        return "waiting for approval"
     left = config.budget.cost - ledger.spend()
     cheapest = min(cost for _, cost in _ladder(ledger))
     is_used_up = (ledger.last_round() or 0) >= config.budget.rounds

@@ -22,6 +22,10 @@ from pipeline.jobs import Job, Outcome, Runner, chunks, read_result
 from pipeline.places import Dask, Place
 from pipeline.queries import CampaignStoppedError
 
+LOOK_S = 1.0
+NO_WORKERS_S = 900.0
+"""How long a cluster may be without any worker, as while a queue is full."""
+
 
 class DaskRunner(Runner):
     """A Dask task for each chunk. `places`: the rules of each fidelity, cheapest first.
@@ -43,6 +47,7 @@ class DaskRunner(Runner):
         self._ready: list[Outcome] = []
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._numbers = itertools.count()
+        self._looked = self._workers_seen = time.monotonic()
 
     def start(self) -> None:
         """Connect to the cluster, or start it."""
@@ -71,6 +76,8 @@ class DaskRunner(Runner):
             self._send(Work(tuple(piece)))
 
     def _send(self, work: Work) -> None:
+        if not self._at_work:
+            self._workers_seen = time.monotonic()
         future = self.client.submit(
             answer,
             str(self.site.directory.resolve()),
@@ -89,6 +96,7 @@ class DaskRunner(Runner):
         while True:
             self._send_due()
             self._judge_ended(0.0)
+            self._look()
             left = 1.0 if deadline is None else deadline - time.monotonic()
             if self._ready or not self._out or left <= 0:
                 break
@@ -112,11 +120,33 @@ class DaskRunner(Runner):
             while True:
                 self._judge(self._ended.get_nowait())
 
-    def _judge(self, future: Any) -> None:
+    def _look(self) -> None:
+        """Each second: collect what stands though Dask did not say so; see that workers are left.
+
+        A Dask worker that dies right after its work takes with it only the word that it is done.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        for future, work in list(self._at_work.items()):
+            if all(read_result(self.site.jobs, job.key) is not None for job in work.chunk):
+                self._judge(future, ended=False)
+        if not self._at_work or self.client.scheduler_info()["workers"]:
+            self._workers_seen = now
+        if now - self._workers_seen > NO_WORKERS_S:
+            raise CampaignStoppedError(
+                f"the Dask cluster has had no workers for {NO_WORKERS_S / 60:g} minutes; see to it "
+                "and run the same command again"
+            )
+
+    def _judge(self, future: Any, ended: bool = True) -> None:
+        """Pass on what came of a task, or send it again."""
         work = self._at_work.pop(future, None)
         if work is None:  # cancelled
             return
-        verdict = judge(self.site.jobs, self.places, [work], _error(future), self._cancelled)
+        error = _error(future) if ended else None
+        verdict = judge(self.site.jobs, self.places, [work], error, self._cancelled)
         self._ready += [outcome for outcome in verdict.outcomes if outcome.key in self._out]
         now = time.monotonic()
         self._later += [(now + wait_s, again) for again, wait_s in verdict.again]

@@ -11,6 +11,7 @@ import pytest
 from pipeline import Campaign
 from pipeline.approval import WaitingForApprovalError, approve, reject, waiting_batch
 from pipeline.config import ConfigError, parse
+from pipeline.status import read_status
 from tests.fakes import comparable, menu_config
 
 
@@ -39,6 +40,7 @@ def test_nothing_is_spent_before_the_word_and_all_of_it_after(tmp_path: Path) ->
         assert found[0] == number
         assert set(found[1]["key"]) == set(undisturbed[undisturbed["round"] == number]["key"])
         assert (tmp_path / "asked" / "rounds" / f"{number:03d}" / "batch.csv").exists()
+        assert read_status(tmp_path / "asked")["state"] == "waiting for approval"
         approve(tmp_path / "asked")
     frame = play(tmp_path / "asked", **ALWAYS)
     assert comparable(frame) == comparable(undisturbed)

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline import Campaign
 from pipeline.ledger import LedgerError
-from pipeline.status import holder, open_ledger, read_status
+from pipeline.snapshot import open_ledger
+from pipeline.status import holder, read_status
 from tests.fakes import KillAt, Killed, menu_config
 
 ROOT = Path(__file__).parents[2]
