@@ -16,7 +16,7 @@ install: $(STAMP)  ## Make .venv and install everything, pinned by constraints.t
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[crystals,words,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[crystals,words,dask,dev]'
 	@touch $@
 
 run: $(STAMP)  ## Run the default campaign (CONFIG=… for another); again: go on

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.approval import batch_table
-from pipeline.metrics import best_value
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ class PrefectArtifacts(Progress):
 
         campaign = self.campaign
         spent, budget = campaign.ledger.spend(), campaign.config.budget.cost
-        best = best_value(campaign.ledger.to_frame(), campaign.target, campaign.goal)
+        found = campaign.ledger.best(campaign.target, campaign.goal)
+        best = "nothing yet" if found is None else f"{found[1]:g}"
         create_progress_artifact(
             progress=min(100.0, 100 * spent / budget),
             key=f"{_slug(campaign.config.name)}-progress",

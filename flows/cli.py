@@ -158,8 +158,19 @@ def _run(open_campaign: Any) -> None:
                 with prefect_server(directory) as wait, TerminalProgress(campaign) as terminal:
                     campaign.progress = Several(terminal, view)
                     wait()
-                    run_as_flow(campaign)
+                    with _cancelling(campaign):
+                        run_as_flow(campaign)
     _conclude(directory, config)
+
+
+@contextmanager
+def _cancelling(campaign: Any) -> Iterator[None]:
+    """On Ctrl-C take back what is at work on a cluster: the ledger asks for it again on resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        campaign.runner.cancel(campaign.runner.running())
+        raise
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -360,6 +371,27 @@ def reject(
     with one_line_errors():
         number, n = decide(directory, why)
     console.print(f"round {number}: {n} queries rejected; they are not proposed again")
+
+
+@app.command()
+def retry(
+    directory: Directory,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY", help="Only this query; several times."),
+    ] = None,
+) -> None:
+    """Let failed queries be tried once more: `resume` then asks them again.
+
+    What a failure cost stays paid. A key may be cut short as long as it names one query.
+
+    Example: `motherlode retry runs/branin`
+    """
+    from pipeline.retry import retry as reopen
+
+    with one_line_errors():
+        keys = reopen(directory, key or ())
+    console.print(f"{len(keys)} queries to be tried again; go on: motherlode resume {directory}")
 
 
 @app.command()

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from pipeline import progress
 from pipeline.goal import Target
-from pipeline.metrics import best_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +104,8 @@ class TerminalProgress(progress.Progress):
 
     def _figures(self) -> str:
         campaign = self.campaign
-        best = best_value(campaign.ledger.to_frame(), campaign.target, campaign.goal)
+        found = campaign.ledger.best(campaign.target, campaign.goal)
+        best = None if found is None else found[1]
         unit = campaign.config.objective.unit
         shown = "–" if best is None else f"{best:.4g} {unit}".rstrip()
         if best is not None and isinstance(campaign.goal, Target):

@@ -53,7 +53,7 @@ class Campaign:
         self.directory = directory
         self.folder = folder
         self.progress = Progress()
-        self._lock = _lock(directory)
+        self._lock = hold(directory)
         try:
             self.ledger = Ledger.open(directory / LEDGER, _about(parts, folder))
             _same_config(self.ledger, parts.config, directory)
@@ -338,7 +338,7 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _change_config(directory: Path, config: CampaignConfig) -> None:
-    handle = _lock(directory)
+    handle = hold(directory)
     try:
         ledger = Ledger.open(directory / LEDGER, {})
         ledger.set_about({"config": config.as_yaml()})
@@ -348,7 +348,12 @@ def _change_config(directory: Path, config: CampaignConfig) -> None:
         os.close(handle)
 
 
-def _lock(directory: Path) -> int:
+def release(lock: int) -> None:
+    """Give the lock on a campaign back."""
+    os.close(lock)
+
+
+def hold(directory: Path) -> int:
     """Hold the kernel's lock on the campaign; it dies with this process, however that ends."""
     path = directory / LOCK
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:  # a worker reads the configuration, and starts sooner without pandas
+    import pandas as pd
 
 WAYS = ("minimize", "maximize")
 EXPECTED = "expected `minimize`, `maximize` or `{target: NUMBER}`"

@@ -142,7 +142,8 @@ def open_items(campaign: Campaign, candidates: Sequence[str]) -> Tensor:
     """Which (candidate, fidelity) may be queried, `(q, m)`: none twice, none that failed before or
     that a person refused, and none below a fidelity that was asked already.
     """
-    frame, fidelities = campaign.ledger.to_frame(), campaign.parts.fidelities
+    fidelities = campaign.parts.fidelities
+    frame = campaign.ledger.to_frame(["candidate", "fidelity", "state"])
     level = frame["fidelity"].map({name: i for i, name in enumerate(fidelities)})
     is_closed = frame["state"].isin(["failed", "cancelled"])
     highest = level.where(~is_closed, len(fidelities) - 1).groupby(frame["candidate"]).max()
