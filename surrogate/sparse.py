@@ -44,25 +44,29 @@ def choose_inducing(prior: JointPrior, seen: Observations, n_inducing: int) -> T
 
 
 def choose_extreme(
-    seen: Observations, n_fidelities: int, n_inducing: int, generator: torch.Generator
+    seen: Observations, n_fidelities: int, n_kept: int, generator: torch.Generator
 ) -> Tensor:
-    """Row numbers `(n_inducing,)`, sorted: half the most extreme outcomes, half at random.
+    """Row numbers `(n_kept,)`, sorted: an eighth the most extreme outcomes, the others at random.
 
     For words, choices and sets, among which hardly any observation speaks for another: whatever
-    is not chosen is all but forgotten, and what must not be is the best. Extremes are counted from
-    the median of each fidelity, on either side, for it is not known here which is the better one.
+    is not chosen is forgotten, and what must not be is the best. Extremes are counted from the
+    median of each fidelity, on either side, for it is not known here which is the better one.
+    All rows where there are no more than `n_kept`.
     """
+    if len(seen) <= n_kept:
+        return torch.arange(len(seen))
     far = torch.zeros_like(seen.y)
     for j in range(n_fidelities):
         mine = seen.fidelities == j
         if bool(mine.any()):
             far[mine] = (seen.y[mine] - seen.y[mine].median()).abs()
-    extreme = far.argsort(descending=True, stable=True)[: n_inducing // 2]
+    extreme = far.argsort(descending=True, stable=True)[: n_kept // 8]
     is_left = torch.ones(len(seen), dtype=torch.bool)
     is_left[extreme] = False
     left = is_left.nonzero()[:, 0]
-    n_others = n_inducing - len(extreme)
-    others = left[balanced_rows(seen.fidelities[left], n_fidelities, n_others, generator)]
+    others = left[
+        balanced_rows(seen.fidelities[left], n_fidelities, n_kept - len(extreme), generator)
+    ]
     return torch.cat([extreme, others]).sort().values
 
 
