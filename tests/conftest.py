@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+_NOT_OURS: set[str] = set()
+"""Modules that were looked at: after every test all of them, thousands, would take long."""
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
@@ -30,7 +33,9 @@ def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if finder in finders or not ours
     ]
     ours = tmp_path_factory.getbasetemp()
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
+    for name in sys.modules.keys() - _NOT_OURS:
+        file = getattr(sys.modules[name], "__file__", None)
         if file and Path(file).is_relative_to(ours):
             del sys.modules[name]
+        else:
+            _NOT_OURS.add(name)
