@@ -125,7 +125,12 @@ def runner_of(kind: str) -> Callable[[Any, Path, Path], Runner]:
         rules |= {"poll_s": 0.3, "grace_s": 1.0}
     if kind == "dask":
         workers = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        rules["dask"] = Dask(cluster_class="distributed.LocalCluster", cluster_kwargs=workers)
+        rules["dask"] = Dask(
+            cluster_class="distributed.LocalCluster",
+            cluster_kwargs=workers,
+            # A worker that is killed while it starts is not started again by its nanny.
+            adapt_kwargs={"minimum": 2, "maximum": 2},
+        )
 
     def made(parts: Any, directory: Path, folder: Path) -> Runner:
         return make_runner(site_of(parts, directory, folder), [Place(**rules)] * 2, 2)

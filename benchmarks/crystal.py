@@ -29,12 +29,11 @@ sys.path[0] = str(ROOT)
 
 import torch
 
-from benchmarks.crystal_checks import comparison, validity, where
+from benchmarks.crystal_checks import comparison, diversity, validity, where
 from benchmarks.crystal_figures import draw_all
 from benchmarks.crystal_parts import (
     Result,
     Sizes,
-    diversity,
     proxy,
     speed,
     train,

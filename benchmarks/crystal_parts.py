@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.crystal_known import decorated_crystals, known_crystals
 from benchmarks.crystal_labels import label_all, label_sampled, labelled, read_labels
-from benchmarks.crystal_measure import LogMeasure
 from benchmarks.crystal_proxy import EnergyProxy, errors
 from benchmarks.crystal_rewards import (
+    ALONE,
     Goal,
     density_goal,
     energy_goal,
     gap_goal,
 )
 from benchmarks.crystal_spaces import dense_space, density, whole_space
-from benchmarks.crystal_training import BATCH, HIDDEN, SAMPLERS, correlations, new_sampler
-from benchmarks.crystal_training import train as train_goal
-from benchmarks.crystal_validity import best, kinds, read
+from benchmarks.crystal_training import BATCH, HIDDEN, SAMPLERS, new_sampler, trained
 from sampler import GFlowNet
-from sampler.baselines import Random
 from sampler.environments.crystal import Crystal
 
 Result = dict[str, Any]
@@ -46,16 +42,15 @@ class Sizes:
     n_first_steps: int = 1000
     n_guessed: int = 2000
 
-    @cached_property
-    def measure(self) -> LogMeasure:
-        """The measure on the space that all samplers share."""
-        return LogMeasure(dense_space())
-
     def goal(self, name: str) -> Goal:
-        """The goal of this name."""
-        if name == "formation_energy":
-            return energy_goal(self.measure, fitted_proxy())
-        return {"density": density_goal, "band_gap": gap_goal}[name](self.measure)
+        """The goal of this name; with "_alone" at its end, for R alone."""
+        space = dense_space("uniform" if name.endswith(ALONE) else "per_group")
+        base = name.removesuffix(ALONE)
+        if base == "formation_energy":
+            goal = energy_goal(space, fitted_proxy())
+        else:
+            goal = {"density": density_goal, "band_gap": gap_goal}[base](space)
+        return replace(goal, name=name)
 
 
 def _half_density(space: Crystal, states: Tensor) -> Tensor:
@@ -139,45 +134,8 @@ def fitted_proxy() -> EnergyProxy:
 
 
 def train(name: str, sizes: Sizes) -> Result:
-    """Train samplers to a goal, and correlate log p with log R over held-out crystals."""
-    goal, runs = sizes.goal(name), []
-    for seed in sizes.seeds:
-        net, told = train_goal(goal, seed, sizes.n_steps)
-        told["log_p"] = correlations(goal, net, held_out(goal, net))
-        runs.append(told)
-    return {"runs": runs}
+    """Train samplers to a goal, and correlate log p with log R over held-out crystals.
 
-
-def held_out(goal: Goal, net: GFlowNet) -> dict[str, Tensor]:
-    """States that no trajectory of training has seen: drawn, random, known and decorated ones."""
-    space = goal.space
-    return {
-        "samples": net.sample(500, seed=11),
-        "random": Random(space).sample(500, seed=12),
-        "known": space.from_keys(known_crystals(space)[1] + decorated_crystals(space)[1]),
-    }
-
-
-def diversity(sizes: Sizes) -> Result:
-    """A sampler of low formation energies trained on R alone, without the measure: its top 100."""
-    whole = sizes.goal("formation_energy")
-    goal = replace(whole, name="formation_energy_alone", log_measure=_nothing)
-    net, told = train_goal(goal, sizes.seeds[0], sizes.n_steps)
-    told["log_p"] = correlations(goal, net, held_out(goal, net))
-    states = net.sample(sizes.n_samples, seed=21)
-    crystals = [read(key) for key in goal.space.keys(states)]
-    rewards = goal.log_reward(states)
-    rows = best(rewards, crystals, 100, {})
-    return {
-        "runs": [told],
-        "samples": kinds(crystals),
-        "mean_value": float(goal.value(states).mean()),
-        "top": {
-            "mean_log_reward": float(rewards[rows].mean()),
-            **kinds([crystals[row] for row in rows]),
-        },
-    }
-
-
-def _nothing(states: Tensor) -> Tensor:
-    return torch.zeros(len(states), dtype=torch.float64)
+    One that was trained before, with as many steps, is not trained again.
+    """
+    return {"runs": [trained(sizes.goal(name), seed, sizes.n_steps) for seed in sizes.seeds]}

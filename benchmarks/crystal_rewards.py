@@ -1,4 +1,4 @@
-"""What the samplers are trained on: three log rewards, each times the measure of `LogMeasure`.
+"""What the samplers are trained on: three log rewards, each times the measure of its space.
 
 - density: log R = density, in g/cm³ (exact)
 - formation energy: log R = −2 · energy, in eV/atom, as `EnergyProxy` predicts it
@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.crystal_measure import LogMeasure
 from benchmarks.crystal_proxy import EnergyProxy
-from benchmarks.crystal_spaces import dense_space, density
-from oracles.band_gap_model import REFERENCES, features, gap_model, silu
+from benchmarks.crystal_spaces import density
+from oracles.band_gap_model import REFERENCES, gap_model
 from sampler.environments.crystal import Crystal
 
 DENSITY_SCALE = 1.0
@@ -43,30 +42,31 @@ class Goal:
     space: Crystal
     value: Function
     log_reward: Function
-    log_measure: Function
 
     def target(self, states: Tensor) -> Tensor:
         """Log reward plus log measure: what log p should equal but for a constant."""
-        return self.log_reward(states) + self.log_measure(states)
+        return self.log_reward(states) + self.space.log_measure(states)
 
 
-def density_goal(measure: LogMeasure) -> Goal:
+ALONE = "_alone"
+"""Ends the names of goals whose space has no measure: R alone."""
+
+
+def density_goal(space: Crystal) -> Goal:
     """Dense crystals."""
-    value = partial(density, dense_space())
-    return Goal("density", "g/cm³", dense_space(), value, partial(_scaled, DENSITY_SCALE, value),
-                measure)  # fmt: skip
+    value = partial(density, space)
+    return Goal("density", "g/cm³", space, value, partial(_scaled, DENSITY_SCALE, value))
 
 
-def energy_goal(measure: LogMeasure, proxy: EnergyProxy) -> Goal:
+def energy_goal(space: Crystal, proxy: EnergyProxy) -> Goal:
     """Crystals of low formation energy, says the proxy."""
-    return Goal("formation_energy", "eV/atom", dense_space(), proxy,
-                partial(_scaled, ENERGY_SCALE, proxy), measure)  # fmt: skip
+    return Goal("formation_energy", "eV/atom", space, proxy, partial(_scaled, ENERGY_SCALE, proxy))
 
 
-def gap_goal(measure: LogMeasure) -> Goal:
+def gap_goal(space: Crystal) -> Goal:
     """Crystals whose band gap is near 1.34 eV, says the model."""
-    value = partial(band_gap, dense_space())
-    return Goal("band_gap", "eV", dense_space(), value, partial(_near_gap, value), measure)
+    value = partial(band_gap, space)
+    return Goal("band_gap", "eV", space, value, partial(_near_gap, value))
 
 
 def band_gap(space: Crystal, states: Tensor) -> Tensor:
@@ -80,11 +80,7 @@ def band_gap(space: Crystal, states: Tensor) -> Tensor:
     fractions = np.zeros((len(counts), len(symbols)))
     fractions[:, [symbols.index(element.symbol) for element in space.elements]] = counts
     fractions /= fractions.sum(axis=1, keepdims=True)
-    values = features(fractions, model.elements)[None]
-    for weights, biases in model.layers[:-1]:
-        values = silu(values @ weights + biases[:, None])
-    weights, biases = model.layers[-1]
-    gaps = np.maximum(values @ weights + biases[:, None], 0.0).mean(axis=0)
+    gaps = model.gaps(fractions).mean(axis=0)
     return torch.from_numpy(gaps[:, REFERENCES.index("experiment")])
 
 

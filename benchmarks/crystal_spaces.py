@@ -31,9 +31,10 @@ def whole_space() -> Crystal:
 
 
 @cache
-def dense_space() -> Crystal:
-    """The reference set with `VOLUME_PER_ATOM`."""
-    return _crystal(environment("crystal", **REFERENCE, volume_per_atom=VOLUME_PER_ATOM))
+def dense_space(measure: str = "per_group") -> Crystal:
+    """The reference set with `VOLUME_PER_ATOM` and a measure."""
+    options = {**REFERENCE, "volume_per_atom": VOLUME_PER_ATOM, "measure": measure}
+    return _crystal(environment("crystal", **options))
 
 
 def density(space: Crystal, states: Tensor) -> Tensor:

@@ -163,32 +163,6 @@ def obeys(crystal: Read, where: Mapping[str, Any]) -> bool:
     )
 
 
-def best(values: Tensor, crystals: list[Read], n: int, limits: Mapping[str, int]) -> list[int]:
-    """Rows of the n best, best first, with at most so many of one formula, element, group, system.
-
-    `limits` maps formula, element, space_group, crystal_lattice_system to the most of each.
-    """
-    taken: Counter[tuple[str, Any]] = Counter()
-    rows: list[int] = []
-    for row in values.argsort(descending=True, stable=True).tolist():
-        labels = [label for label in _labels(crystals[row]) if label[0] in limits]
-        if all(taken[label] < limits[label[0]] for label in labels):
-            rows.append(row)
-            taken.update(labels)
-        if len(rows) == n:
-            break
-    return rows
-
-
-def _labels(crystal: Read) -> list[tuple[str, Any]]:
-    return [
-        ("formula", Composition(crystal.atoms).reduced_formula),
-        *(("element", symbol) for symbol in crystal.atoms),
-        ("space_group", crystal.group),
-        ("crystal_lattice_system", crystal_lattice_system(crystal.group)),
-    ]
-
-
 @cache
 def _compatible(group: int, counts: tuple[int, ...]) -> bool:
     return bool(_group(group).check_compatible(list(counts))[0])

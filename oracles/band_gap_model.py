@@ -65,14 +65,20 @@ class GapModel:
                 f"no band gaps were learned for {', '.join(unknown)}; known: "
                 f"{symbols[0]} to {symbols[-1]}, in order of atomic number"
             )
-        row = np.array([[fractions.get(symbol, 0.0) for symbol in symbols]])
         # One row at a time: what shares a call must not change the rounding of an answer.
-        values = features(row, self.elements)[None]
+        gaps = self.gaps(np.array([[fractions.get(symbol, 0.0) for symbol in symbols]]))[:, 0]
+        return gaps.mean(axis=0), gaps.std(axis=0)
+
+    def gaps(self, fractions: Array) -> Array:
+        """What each network says of the gaps `REFERENCES` of compositions, eV, `(k, n, 2)`.
+
+        `fractions` `(n, e)`: atomic fractions of `elements.symbols`. None is below 0.
+        """
+        values = features(fractions, self.elements)[None]
         for weights, biases in self.layers[:-1]:
             values = silu(values @ weights + biases[:, None])
         weights, biases = self.layers[-1]
-        gaps = np.maximum(values @ weights + biases[:, None], 0.0)[:, 0]
-        return gaps.mean(axis=0), gaps.std(axis=0)
+        return np.maximum(values @ weights + biases[:, None], 0.0)
 
 
 def silu(x: Array) -> Array:

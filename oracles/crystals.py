@@ -23,8 +23,9 @@ class CHGNetFormationEnergy:
     with `MaterialsProject2020Compatibility` already applied (chgnet's README, "Notes for
     Training", 2), so another one would count it twice.
 
-    A candidate is a pymatgen `Structure`, best the conventional cell with its space group in
-    `properties["space_group"]`, and the levels of a ladder are
+    A candidate is a pymatgen `Structure`; where other placements are tried, in the space group
+    that it was decoded in or that is found (`oracles.placement.with_space_group`). The levels of a
+    ladder are
 
     - `relax="none"`: the energy as placed;
     - `relax="positions"`: of `n_placements` placements (the one given and others in the same cell

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from pyxtal import pyxtal
@@ -19,18 +20,21 @@ SYMMETRY_PRECISION = 0.01
 
 
 def with_space_group(structure: Structure) -> Structure:
-    """The conventional cell that `properties["space_group"]` speaks of; found if not stated.
+    """The conventional cell of a structure, with its number in `properties["space_group"]`.
 
-    ValueError when the cell cannot have the stated space group.
+    One with `properties["key"]`, as only a space's `decode` writes it, is taken at its word. Of
+    any other the space group is found anew, by elements whatever their charges and spins, for what
+    a file or an earlier cell says of it may not hold for these atoms. ValueError when a stated
+    space group is none, or the cell cannot have it.
     """
+    if "key" not in structure.properties:
+        return _analysed(structure)
     number = structure.properties.get("space_group")
-    if number is None:
-        analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_PRECISION)
-        refined = analyzer.get_refined_structure()
-        refined.properties["space_group"] = int(analyzer.get_space_group_number())
-        return refined
     if not (isinstance(number, int | np.integer) and 1 <= number <= 230):
-        raise ValueError(f"space_group must be a number from 1 to 230, not {number!r}")
+        raise ValueError(
+            f"properties['space_group'] must be a number from 1 to 230 beside 'key', not "
+            f"{number!r}; remove both to have the structure analysed"
+        )
     lattice = _symmetric_lattice(structure, int(number), seed=0)
     if not np.allclose(lattice.get_para(degree=True), structure.lattice.parameters, atol=0.01):
         raise ValueError(
@@ -38,6 +42,15 @@ def with_space_group(structure: Structure) -> Structure:
             f" {lattice.ltype} space group {number}; give the conventional cell"
         )
     return structure
+
+
+def _analysed(structure: Structure) -> Structure:
+    elements = [Element.from_Z(site.specie.Z) for site in structure]
+    neutral = Structure(structure.lattice, elements, structure.frac_coords)
+    analyzer = SpacegroupAnalyzer(neutral, symprec=SYMMETRY_PRECISION)
+    refined = analyzer.get_refined_structure()
+    refined.properties["space_group"] = int(analyzer.get_space_group_number())
+    return refined
 
 
 def placements(structure: Structure, n: int) -> Iterator[Structure]:

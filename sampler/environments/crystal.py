@@ -9,11 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sampler.distances import euclidean
 from sampler.environment import Candidate
 from sampler.environments.crystal_cell import Cell
 from sampler.environments.crystal_classes import CRYSTAL_LATTICE_SYSTEMS, POINT_SYMMETRIES
 from sampler.environments.crystal_elements import elements_by_electronegativity
 from sampler.environments.crystal_features import CrystalFeatures
+from sampler.environments.crystal_metric import CrystalParts, crystal_distances
 from sampler.environments.crystal_part import Columns, Part
 from sampler.environments.crystal_part_by_part import PartByPart
 from sampler.environments.crystal_part_composition import CompositionPart
@@ -45,7 +47,10 @@ class Crystal(PartByPart):
     (conventional cell), `n_atoms_per_element`: inclusive ranges. `lengths` Å, `angles` degrees,
     `volume_per_atom` Å³: inclusive ranges. `min_distance`: the least between two sampled
     positions, in units of half the sum of the covalent radii (pyxtal's tolerance). `order`: of
-    the parts; the lattice comes after the space group. ValueError when no crystal satisfies them.
+    the parts; the lattice comes after the space group. `measure`: what each crystal counts by
+    before a reward speaks (`log_measure`): `per_group`, as `sampler.environments.crystal_measure`
+    says, so that groups and numbers of elements with few compositions do not drown, or `uniform`.
+    ValueError when no crystal satisfies them.
 
     A candidate is a pymatgen `Structure` with `properties["space_group"]`. Without positions its
     atoms are placed at random on Wyckoff sites, the same way for the same key. One that leaves no
@@ -78,6 +83,7 @@ class Crystal(PartByPart):
         positions: Literal["none", "wyckoff"] = "none",
         min_distance: float = 1.0,
         order: Sequence[str] = PARTS,
+        measure: Literal["uniform", "per_group"] = "uniform",
     ) -> None:
         check_options(locals())
         numbers = range(1, 231) if space_groups is None else sorted(space_groups)
@@ -99,6 +105,8 @@ class Crystal(PartByPart):
         self._systems = torch.tensor([group.system for group in self.space_groups])
         self._features = CrystalFeatures(self.elements, self.space_groups)
         self._add_parts(positions == "wyckoff", min_distance)
+        # That of the whole space, also where a restriction leaves a part of it.
+        self._log_n = self._rules.log_n_compositions(self._cell) if measure == "per_group" else None
 
     def _add_parts(self, has_positions: bool, min_distance: float) -> None:
         rules = self._rules
@@ -203,9 +211,33 @@ class Crystal(PartByPart):
         """
         return self._writer.families(states)
 
+    def log_measure(self, states: Tensor) -> Tensor:
+        """0, or with `measure: per_group` -log N of group and number of elements, `(n,)`.
+
+        See `sampler.environments.crystal_measure`.
+        """
+        if self._log_n is None:
+            return super().log_measure(states)
+        return -self._log_n[self._group(states), (self.counts(states) > 0).sum(dim=1)]
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """See `crystal_distances`; with positions the mean of it and of the differing sites."""
+        apart = crystal_distances(self._compared(a), self._compared(b))
+        positions = self._parts.get("positions")
+        if positions is None:
+            return apart
+        sites = euclidean((1 + positions.inputs(a)) / 2, (1 + positions.inputs(b)) / 2)
+        return (apart + sites) / 2
+
     def describe(self, states: Tensor) -> list[dict[str, str | float | int]]:
         """Columns formula, space_group, n_atoms and volume_per_atom (Å³)."""
         return self._writer.describe(states)
+
+    def _compared(self, states: Tensor) -> CrystalParts:
+        group, system = self._group(states), self._system(states)
+        lattice = self._cell.complete(states[:, self._columns.lattice], system)
+        lengths_first = lattice[:, [3, 4, 5, 0, 1, 2]]
+        return CrystalParts(self.counts(states), lengths_first, group, system)
 
     def _wanted(self, states: Tensor) -> Tensor:
         """Return finished `states` of the whole space; ValueError where a restriction bars one."""

@@ -16,6 +16,7 @@ from sampler.environments.crystal_cell import Cell
 from sampler.environments.crystal_elements import oxidation_states
 from sampler.environments.crystal_formula import FormulaRules, Formulas
 from sampler.environments.crystal_formula_rules import Alternatives, Compositions
+from sampler.environments.crystal_measure import MEASURES, log_n_compositions
 from sampler.environments.crystal_site_automaton import site_automaton
 from sampler.environments.crystal_site_classes import SiteClasses, site_classes
 from sampler.environments.crystal_sites import WyckoffSites
@@ -88,14 +89,7 @@ class CrystalRules:
         classes = self._classes(wish)
         choices, reasons = [], []
         for allowed in wish.allowed:
-            rules = FormulaRules(
-                allowed=allowed,
-                n_elements=wish.n_elements,
-                n_atoms=wish.n_atoms,
-                charges=self.charges,
-                mixed_valence=self.mixed_valence,
-                pure_elements=self.pure_elements,
-            )
+            rules = self._formula_rules(wish, allowed)
             formulas = Formulas(rules, classes)
             if bool(formulas.possible_groups.any()):
                 choices.append(formulas)
@@ -104,6 +98,21 @@ class CrystalRules:
         if not choices:
             raise ValueError(f"no crystal is possible: {reasons[0]}")
         return choices[0] if len(choices) == 1 else Alternatives(choices)
+
+    def log_n_compositions(self, cell: Cell) -> Tensor:
+        """Of all crystals whose cells `cell` allows: see `crystal_measure`, `(g, k + 1)`."""
+        wish = self.everything(cell)
+        return log_n_compositions(self._formula_rules(wish, wish.allowed[0]), self._classes(wish))
+
+    def _formula_rules(self, wish: Wish, allowed: Tensor) -> FormulaRules:
+        return FormulaRules(
+            allowed=allowed,
+            n_elements=wish.n_elements,
+            n_atoms=wish.n_atoms,
+            charges=self.charges,
+            mixed_valence=self.mixed_valence,
+            pure_elements=self.pure_elements,
+        )
 
     def _classes(self, wish: Wish) -> SiteClasses:
         """States of the sites of the wanted groups that have a cell."""
@@ -157,8 +166,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("charge_neutral", "mixed_valence", "pure_elements"):
         if not isinstance(options[name], bool):
             raise _expected(name, "true or false", options[name])
-    if options["positions"] not in POSITIONS:
-        raise _expected("positions", f"one of {', '.join(POSITIONS)}", options["positions"])
+    for name, known in (("positions", POSITIONS), ("measure", MEASURES)):
+        if options[name] not in known:
+            raise _expected(name, f"one of {', '.join(known)}", options[name])
     distance = options["min_distance"]
     if not _is_a(distance, Real) or not 0 <= distance < math.inf:
         raise _expected("min_distance", "a number of 0 or more", distance)

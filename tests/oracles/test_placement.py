@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice, Species, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from oracles.physical_window import PhysicalWindow, Unphysical, closest_pair
@@ -13,7 +13,7 @@ def crystal() -> Structure:
     """A Pmm2 cell of Na2 Cl2."""
     sites = [[0, 0, 0.0], [0.5, 0.5, 0.4], [0, 0.5, 0.7], [0.5, 0, 0.15]]
     structure = Structure(Lattice.orthorhombic(4.3, 4.4, 5.6), ["Na", "Na", "Cl", "Cl"], sites)
-    structure.properties["space_group"] = 25
+    structure.properties.update(space_group=25, key="Na2 Cl2 | 25 | …")
     return structure
 
 
@@ -51,15 +51,36 @@ def test_seeds_follow_the_content() -> None:
     assert placement_seed(crystal(), 0) == 1907853173  # equal on every machine
 
 
-def test_a_space_group_that_is_not_stated_is_found() -> None:
+def test_a_decoded_crystal_keeps_its_group_though_its_atoms_have_more_symmetry() -> None:
+    given = crystal()
+    given.properties["space_group"] = 16
+    assert with_space_group(given) is given
+
+
+@pytest.mark.parametrize("stated", [None, 1, 194, "Pmm2"])
+def test_without_a_key_the_space_group_is_found_whatever_is_stated(stated: object) -> None:
     bare = crystal()
-    del bare.properties["space_group"]
+    bare.properties = {} if stated is None else {"space_group": stated}
     found = with_space_group(bare)
-    assert found.properties["space_group"] == SpacegroupAnalyzer(bare).get_space_group_number()
-    assert "space_group" not in bare.properties
+    assert found.properties["space_group"] == 25
+    assert bare.properties.get("space_group") == stated
 
 
-@pytest.mark.parametrize("number", [0, 231, "Pmm2", 194])
+def test_charges_and_spins_do_not_lower_the_symmetry() -> None:
+    """Rock salt whose sodium atoms are labelled in turns is still Fm-3m, and still drawn anew."""
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    plain = with_space_group(salt.copy())
+    for site, species in zip(salt[:2], (Species("Na", 1), Species("Na", 1, spin=5)), strict=True):
+        site.species = species
+    labelled = with_space_group(salt)
+    assert labelled.properties["space_group"] == 225
+    assert labelled.composition == plain.composition
+    assert placement_seed(labelled, 0) == placement_seed(plain, 0)
+
+
+@pytest.mark.parametrize("number", [0, 231, "Pmm2", 194, None])
 def test_an_impossible_space_group_is_an_error(number: object) -> None:
     wrong = crystal()
     wrong.properties["space_group"] = number

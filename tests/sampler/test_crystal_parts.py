@@ -43,7 +43,7 @@ def space(variant: str = "plain") -> Crystal:
     return Crystal(**{**OPTIONS, **VARIANTS[variant]})
 
 
-def check_steps(crystal: Environment, n: int = 200) -> Tensor:
+def check_steps(crystal: Environment, n: int = 100) -> Tensor:
     """Random walks undo and repeat, and the policy tells their states apart."""
     terminal, steps = walk(crystal, n)
     for parents, actions, amounts, children in steps:
@@ -76,7 +76,7 @@ def test_a_restricted_space_steps_as_well(variant: str) -> None:
 def test_parts_come_one_after_another() -> None:
     for variant in VARIANTS:
         crystal = space(variant)
-        _, steps = walk(crystal, 100)
+        _, steps = walk(crystal, 50)
         for parents, actions, _, children in steps:
             ahead = children[:, STAGE] - parents[:, STAGE]
             assert bool(((ahead == 0) | (ahead == 1)).all())
@@ -139,10 +139,10 @@ def test_every_table_moves_to_a_device(variant: str) -> None:
 def test_copies_are_the_same_space(variant: str) -> None:
     original = space(variant)
     for twin in (original.to("cpu"), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        states = Random(original).sample(50, seed=0)
-        assert torch.equal(Random(twin).sample(50, seed=0), states)
+        states = Random(original).sample(20, seed=0)
+        assert torch.equal(Random(twin).sample(20, seed=0), states)
         assert twin.keys(states) == original.keys(states)
-        inside = [Random(each).sample(20, seed=1, where=WHERE) for each in (twin, original)]
+        inside = [Random(each).sample(8, seed=1, where=WHERE) for each in (twin, original)]
         assert torch.equal(*inside)
 
 
@@ -185,16 +185,16 @@ def test_training_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
         return GFlowNet(space(variant), seed=seed, device="cpu", **EVERYTHING)
 
     once, first, second = made(0), made(0), made(9)
-    whole = once.train(log_reward, 4, 6)
-    before = first.train(log_reward, 2, 6)
+    whole = once.train(log_reward, 2, 6)
+    before = first.train(log_reward, 1, 6)
     first.save(tmp_path / "net.pt")
     second.load(tmp_path / "net.pt")
-    assert before + second.train(log_reward, 2, 6) == whole
+    assert before + second.train(log_reward, 1, 6) == whole
     for one, other in zip(once.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(once.sample(20), second.sample(20))
     where = {"elements": ["Mg", "O"], "space_groups": 194}
-    drawn = [net.sample(2, seed=1, where=where) for net in (once, second)]
+    drawn = [net.sample(2, seed=1, where=where, n_tries=1) for net in (once, second)]
     assert torch.equal(*drawn)
 
 

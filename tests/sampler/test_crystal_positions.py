@@ -16,7 +16,7 @@ from torch import Tensor
 from sampler import GFlowNet, Random
 from sampler.environments.crystal import Crystal
 from sampler.environments.crystal_structures import OtherSymmetryError, TooCloseError
-from tests.sampler.crystal_wishes import obeys, read, walk_back
+from tests.sampler.crystal_wishes import Parts, obeys, read, walk_back
 
 GROUPS = [1, 2, 14, 36, 62, 82, 129, 136, 148, 160, 166, 186, 194, 198, 216, 221, 225]
 SITE = re.compile(r"([A-Z][a-z]?):([a-zA])(?:\(([0-9.,]+)\))?")
@@ -45,7 +45,7 @@ ORDERS = [
 
 @cache
 def samples(order: tuple[str, ...]) -> Tensor:
-    return Random(space(order)).sample(250, seed=3)
+    return Random(space(order)).sample(150, seed=3)
 
 
 def sites_of(key: str) -> list[tuple[str, str, list[float]]]:
@@ -118,7 +118,7 @@ def test_structures_are_as_symmetric_as_asked_or_say_why_not() -> None:
         assert structure.composition.get_el_amt_dict() == atoms
         assert structure.lattice.parameters == pytest.approx((*lengths, *angles))
         assert structure.properties == {"space_group": number, "key": key}
-    for i in good[:30]:
+    for i in good[:20]:
         number = read(space().keys(states[i : i + 1])[0])[1]
         assert SpacegroupAnalyzer(made[i], symprec=0.01).get_space_group_number() == number
     assert torch.equal(space().encode([made[i] for i in good]), states[good])
@@ -206,14 +206,21 @@ WISHES: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
+def by_chance() -> tuple[Tensor, list[Parts]]:
+    """Unrestricted states, among them some that obey each wish."""
+    states = Random(space()).sample(1200, seed=1)
+    return states, [read(key) for key in space().keys(states)]
+
+
 @pytest.mark.parametrize("name", WISHES)
 def test_restrictions_hold_with_positions(name: str) -> None:
     where = WISHES[name]
     restricted = space().restricted(where)
-    drawn = Random(space()).sample(150, seed=0, where=where)
+    drawn = Random(space()).sample(80, seed=0, where=where)
     assert all(obeys(where, read(key)) for key in space().keys(drawn))
-    free = Random(space()).sample(1500, seed=1)
-    good = free[torch.tensor([obeys(where, read(key)) for key in space().keys(free)])]
+    free, crystals = by_chance()
+    good = free[torch.tensor([obeys(where, crystal) for crystal in crystals])]
     assert len(good) > 3
     walk_back(space(), restricted, good)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from sampler import GFlowNet, Random
 from sampler.environments.crystal import Crystal
 from sampler.environments.multi_fidelity import MultiFidelity
+from tests.sampler.crystal_spaces import REFERENCE
 from tests.sampler.crystal_wishes import obeys, read
-from tests.sampler.test_crystal import REFERENCE
 
 
 @cache
@@ -44,7 +44,7 @@ def trained() -> GFlowNet:
         lengths=(2.5, 12.0), angles=(60.0, 120.0),
     )  # fmt: skip
     net = GFlowNet(crystal, hidden=(48,), learning_rate=1e-2, exploration=0.05)
-    net.train(log_reward(crystal), 80, 48)
+    net.train(log_reward(crystal), 60, 48)
     return net
 
 
@@ -62,7 +62,7 @@ def test_a_trained_sampler_prefers_high_rewards_inside_a_restriction(where: dict
     net = trained()
     crystal = net.environment
     assert isinstance(crystal, Crystal)
-    states = net.sample(200, where=where, seed=1)
+    states = net.sample(60, where=where, seed=1, n_tries=16)
     assert all(obeys(where, read(key)) for key in crystal.keys(states))
     reward = log_reward(crystal)
     drawn, blind = reward(states), reward(Random(crystal).sample(200, seed=1, where=where))
@@ -72,7 +72,7 @@ def test_a_trained_sampler_prefers_high_rewards_inside_a_restriction(where: dict
 def test_both_parts_of_a_wish_reach_a_crystal_with_a_fidelity() -> None:
     both = MultiFidelity(space(), ["low", "high"], step="any")
     where = {"fidelity": "high", "formula": "MgO", "lengths": [4.0, 6.0]}
-    for key in both.keys(Random(both).sample(200, seed=0, where=where)):
+    for key in both.keys(Random(both).sample(100, seed=0, where=where)):
         crystal, fidelity = key.split(" @ ")
         assert fidelity == "high"
         assert obeys({"formula": "MgO", "lengths": [4.0, 6.0]}, read(crystal))
