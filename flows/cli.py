@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.interrupts import INTERRUPTED, stop_in_order
 from flows.terminal import TerminalProgress, complain, console, frame_table, pairs
 
 if TYPE_CHECKING:
     from pipeline.config import CampaignConfig, Tracking
 
-BAD_CONFIG, STOPPED, INTERRUPTED = 2, 3, 130
+BAD_CONFIG, STOPPED = 2, 3
 
 app = typer.Typer(
     name="motherlode",
@@ -150,6 +151,7 @@ def _run(open_campaign: Any) -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     with open_campaign() as campaign:
+        stop_in_order()
         directory, config = campaign.directory, campaign.config
         # Tracking also catches up with what a crash after the last round left out.
         with tracking(directory, config.tracking) as view:
@@ -420,6 +422,7 @@ def serve(
         # Opened once: every error now, and not at two at night.
         with Campaign.from_config(config, dir, runner=runner_for) as campaign:
             directory, name = campaign.directory, campaign.config.name
+        stop_in_order()
         with prefect_server(directory, schedules=True) as wait:
             _check_cron(cron)
             wait()

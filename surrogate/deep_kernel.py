@@ -19,8 +19,9 @@ from surrogate.warp import Warp
 _N_START = 256
 """The plain GP that training starts from is fitted to about so many observations."""
 
-_MORE_STARTS, _MORE_ROWS = 4, 6
-"""Where features are not continuous: so many times the rows of step 1; and see `_condition`."""
+_MORE_STARTS, _MORE_ROWS, _ROWS_OF_SPREAD = 4, 8, 2
+"""Where features are not continuous: so many times the rows of step 1, and of the inducing points
+for the mean and for the covariance."""
 
 
 class DeepKernel(Standardised):
@@ -41,8 +42,9 @@ class DeepKernel(Standardised):
     the posterior is exact. Features that are not all continuous are not warped: what is
     learned of words, choices and sets is their kernel (see `correlations`), from four times as
     many observations in step 1. There hardly any observation speaks for another, so that few
-    inducing points forget the rest: the posterior is exact, on 6 `n_inducing` observations at
-    most, an eighth of them the most extreme outcomes (see `sparse.choose_extreme`).
+    inducing points forget the rest: the posterior is exact, its mean on 8 `n_inducing`
+    observations at most and its covariance on 2 (see `MeanOfMore`), one in 32 of them the most
+    extreme outcomes (see `sparse.choose_extreme`).
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class DeepKernel(Standardised):
 
     def _condition(
         self, prior: JointPrior, warped: Observations, generator: torch.Generator
-    ) -> Posterior:
+    ) -> StandardPosterior:
         if prior.columns.is_continuous:
             self._n_used = min(len(warped), self._n_inducing)
             if len(warped) <= self._n_inducing:
@@ -119,8 +121,34 @@ class DeepKernel(Standardised):
             self._n_used = len(inducing)
             return SparsePosterior(prior, warped, inducing)
         self._n_used = min(len(warped), _MORE_ROWS * self._n_inducing)
-        kept = choose_extreme(warped, prior.n_fidelities, self._n_used, generator)
-        return Posterior(prior, warped.rows(kept))
+        for_mean, for_spread = (
+            Posterior(prior, warped.rows(choose_extreme(warped, prior.n_fidelities, n, generator)))
+            for n in (self._n_used, min(self._n_used, _ROWS_OF_SPREAD * self._n_inducing))
+        )
+        return MeanOfMore(for_mean, for_spread)
+
+
+class MeanOfMore:
+    """The mean of one posterior with the covariance of another, which saw fewer observations.
+
+    A mean takes a product with n numbers, a variance one with n². What is thought too uncertain is
+    so on the safe side: more observations never raise a variance.
+    """
+
+    def __init__(self, for_mean: Posterior, for_spread: Posterior) -> None:
+        self._for_mean, self._for_spread = for_mean, for_spread
+
+    def predict(self, x: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of f at `x (q, d)` and one fidelity, `(q,)` each."""
+        return self._for_mean.mean(x, fidelity), self._for_spread.predict(x, fidelity)[1]
+
+    def fidelity_covariance(self, x: Tensor) -> Tensor:
+        """Covariance of f between the fidelities at each `x (q, d)`, `(q, m, m)`."""
+        return self._for_spread.fidelity_covariance(x)
+
+    def covariance(self, x_a: Tensor, of_a: Tensor, x_b: Tensor, of_b: Tensor) -> Tensor:
+        """Covariance of f between two sets of points with one-hot fidelities, `(a, b)`."""
+        return self._for_spread.covariance(x_a, of_a, x_b, of_b)
 
 
 class WarpedPosterior:

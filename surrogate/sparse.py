@@ -46,7 +46,7 @@ def choose_inducing(prior: JointPrior, seen: Observations, n_inducing: int) -> T
 def choose_extreme(
     seen: Observations, n_fidelities: int, n_kept: int, generator: torch.Generator
 ) -> Tensor:
-    """Row numbers `(n_kept,)`, sorted: an eighth the most extreme outcomes, the others at random.
+    """Row numbers `(n_kept,)`, sorted: one in 32 the most extreme outcomes, the others random.
 
     For words, choices and sets, among which hardly any observation speaks for another: whatever
     is not chosen is forgotten, and what must not be is the best. Extremes are counted from the
@@ -60,7 +60,7 @@ def choose_extreme(
         mine = seen.fidelities == j
         if bool(mine.any()):
             far[mine] = (seen.y[mine] - seen.y[mine].median()).abs()
-    extreme = far.argsort(descending=True, stable=True)[: n_kept // 8]
+    extreme = far.argsort(descending=True, stable=True)[: n_kept // 32]
     is_left = torch.ones(len(seen), dtype=torch.bool)
     is_left[extreme] = False
     left = is_left.nonzero()[:, 0]

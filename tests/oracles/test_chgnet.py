@@ -127,7 +127,7 @@ def test_absurd_candidates_are_refunded_before_the_potential_is_asked(
 
 def test_a_cell_that_its_space_group_forbids_is_refunded() -> None:
     crystal = loose_crystal()
-    crystal.properties["space_group"] = 225
+    crystal.properties |= {"space_group": 225, "key": "as a space that places atoms marks it"}
     answer = ask(crystal, n_placements=2)
     assert isinstance(answer, NotRun)
     assert "225" in str(answer)

@@ -85,6 +85,9 @@ class Trap(HyperGrid):
     def forward_mask(self, states: Tensor) -> Tensor:
         return super().forward_mask(states) & (states[:, :1] != 2)
 
+    def random_states(self, n: int, generator: torch.Generator) -> None:
+        """Not every point can be reached any more."""
+
 
 @pytest.mark.parametrize("sampler", [GFlowNet, Random])
 def test_a_dead_end_names_the_state(sampler: type) -> None:

@@ -100,13 +100,13 @@ def test_a_handful_of_inducing_points_is_survived(k):
 
 
 def test_extreme_outcomes_of_either_side_are_chosen_and_others_of_every_fidelity():
-    seen = _seen(60)
+    seen = _seen(300)
     y = seen.y.clone()
     y[[3, 10, 41]] = torch.tensor([9.0, -9.0, 8.0], dtype=torch.float64)
     spiked = Observations(seen.x, seen.fidelities, y, seen.extra_noise)
-    chosen = choose_extreme(spiked, 2, 24, torch.Generator().manual_seed(0))
-    assert len(chosen.unique()) == 24
+    chosen = choose_extreme(spiked, 2, 96, torch.Generator().manual_seed(0))
+    assert len(chosen.unique()) == 96
     assert {3, 10, 41} <= set(chosen.tolist())
     assert set(seen.fidelities[chosen].tolist()) == {0, 1}
-    again = choose_extreme(spiked, 2, 24, torch.Generator().manual_seed(0))
+    again = choose_extreme(spiked, 2, 96, torch.Generator().manual_seed(0))
     assert torch.equal(again, chosen)
