@@ -61,7 +61,7 @@ class Campaign:
         except BaseException:
             os.close(self._lock)
             raise
-        self.runner = runner or InlineRunner(bench(parts, directory))
+        self.runner = runner or InlineRunner(bench(parts, directory, folder))
 
     @classmethod
     def from_config(
@@ -252,9 +252,11 @@ def directory_of(config: CampaignConfig, dir: str | Path | None) -> Path:
     return Path(dir) if dir is not None else Path("runs") / config.name
 
 
-def bench(parts: Parts, directory: Path) -> Bench:
-    """The place where this campaign's oracles run."""
-    return Bench(parts.environment, [rung.oracle for rung in parts.ladder], directory / "jobs")
+def bench(parts: Parts, directory: Path, folder: Path | None = None) -> Bench:
+    """The place where this campaign's oracles run; `folder` is that of its configuration."""
+    ladder = [rung.oracle for rung in parts.ladder]
+    cache = parts.config.execution.cache_in(folder or Path.cwd())
+    return Bench(parts.environment, ladder, directory / "jobs", cache)
 
 
 def write_resolved(directory: Path, config: CampaignConfig) -> None:

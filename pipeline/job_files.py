@@ -35,7 +35,8 @@ class Job:
 class Outcome:
     """What came of one query: properties, or an error; `ran` is False for a refund.
 
-    `attempts`: how often its work was begun, this time included.
+    `attempts`: how often its work was begun, this time included; `cached`: another campaign paid
+    for it.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Outcome:
     ran: bool = True
     seconds: float = 0.0
     attempts: int = 1
+    cached: bool = False
 
 
 @contextmanager

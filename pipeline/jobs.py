@@ -10,6 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,23 @@ class Runner(ABC):
 
 
 class Bench:
-    """A place where oracles run: the environment, the ladder and the folder of jobs."""
+    """A place where oracles run: the environment, the ladder and the folder of jobs.
 
-    def __init__(self, environment: Environment, ladder: Sequence[Oracle], jobs: Path) -> None:
+    `cache` is a folder that campaigns share: an answer that one of them has paid for is taken from
+    it, and one that another is working on is waited for. Failures are nobody else's.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        ladder: Sequence[Oracle],
+        jobs: Path,
+        cache: Path | None = None,
+    ) -> None:
         self.environment = environment
         self.ladder = ladder
         self.jobs = jobs
+        self.cache = cache
 
     def answer(self, chunk: Sequence[Job], durable: bool = True) -> list[Outcome]:
         """Outcomes of jobs of one fidelity, each from its result file or computed now.
@@ -111,10 +123,25 @@ class Bench:
         with locked(self.jobs, [job.key for job in chunk]):
             known = {job.key: read_result(self.jobs, job.key) for job in chunk}
             missing = [job for job in chunk if known[job.key] is None]
-            for fresh in self._compute(missing):
+            for fresh in self._shared(missing):
                 write_result(self.jobs, fresh, durable)
                 known[fresh.key] = fresh
         return [found for job in chunk if (found := known[job.key]) is not None]
+
+    def _shared(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Outcomes from the cache where it holds them, else computed, and left there."""
+        if self.cache is None or not jobs:
+            yield from self._compute(jobs)
+            return
+        with locked(self.cache, [job.key for job in jobs]):
+            held = {job.key: read_result(self.cache, job.key) for job in jobs}
+            for found in held.values():
+                if found is not None:
+                    yield replace(found, cached=True)
+            for fresh in self._compute([job for job in jobs if held[job.key] is None]):
+                if fresh.error is None:
+                    write_result(self.cache, fresh)
+                yield fresh
 
     def _compute(self, jobs: Sequence[Job]) -> list[Outcome]:
         if not jobs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -105,14 +106,20 @@ class Execution(Place):
     """How queries run: what holds for all fidelities, and what differs for some.
 
     A round closes when `close_share` of its queries have ended, or `close_after_s` after they went
-    out; what is still out is taken in by later rounds. The last round waits for all.
+    out; what is still out is taken in by later rounds. The last round waits for all. `cache`: a
+    folder, counted from the configuration's, of answers that campaigns share.
     """
 
     workers: Count = 2
     max_failed_share: Share = 0.9
     close_share: Share = 1.0
     close_after_s: Seconds | None = None
+    cache: str | None = None
     fidelities: dict[str, Place] = {}
+
+    def cache_in(self, folder: Path) -> Path | None:
+        """The shared cache of a campaign whose configuration lies in `folder`."""
+        return None if self.cache is None else folder / self.cache
 
     def place(self, fidelity: str) -> Place:
         """Where and how the queries of this fidelity run."""

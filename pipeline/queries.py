@@ -77,10 +77,11 @@ def settle(campaign: Campaign, row: Mapping[str, Any], outcome: Outcome) -> None
     """Record one outcome: done and paid, failed and paid, or refunded.
 
     An oracle may answer what it really cost as the property `PAID`; else it cost what was declared.
+    What another campaign has paid for is free.
     """
     ledger, wanted = campaign.ledger, campaign.config.objective.property
     declared = float(row["declared_cost"])
-    cost = max(0.0, outcome.properties.get(PAID, declared))
+    cost = 0.0 if outcome.cached else max(0.0, outcome.properties.get(PAID, declared))
     if outcome.error is not None:
         cost = declared if outcome.ran else 0.0
         ledger.fail(outcome.key, outcome.error, cost, outcome.seconds, outcome.attempts)

@@ -53,8 +53,9 @@ def bench_of(directory: Path) -> Bench:
     """The place where the oracles of a directory's campaign run, made in a worker."""
     setup = json.loads((directory / "jobs" / SETUP).read_text(encoding="utf-8"))
     config = parse(yaml.safe_load(setup["config"]))
-    environment, ladder = space_and_oracles(config, Path(setup["folder"]))
-    return Bench(environment, ladder, directory / "jobs")
+    folder = Path(setup["folder"])
+    environment, ladder = space_and_oracles(config, folder)
+    return Bench(environment, ladder, directory / "jobs", config.execution.cache_in(folder))
 
 
 def write_job(jobs: Path, job: Job, time_limit_s: float | None) -> None:
