@@ -63,7 +63,7 @@ def race(name: str, entries: Sequence[Entry]) -> Figure:
     axes.set_ylabel(f"mean of the best {known.k} paid for at the target")
     axes.set_title(name.replace("_", " "), loc="left")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(framealpha=0.9, fontsize=8)
     return figure
 
 
@@ -132,7 +132,7 @@ def times(entries: Sequence[Entry]) -> Figure:
     axes.set_xlabel("known points (6-D)")
     axes.set_ylabel("CPU seconds, one thread")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
+    axes.legend(framealpha=0.9)
     return figure
 
 
