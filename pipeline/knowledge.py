@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from surrogate.surrogate import Surrogate
 
 NOTES = "decision.json"
+MOST_ASKED = 2048
+"""Candidates that were asked and stand for the space, at most: all are predicted several times."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class Knowledge:
         """For people and for the next round, plain JSON."""
         told: dict[str, Any] = {"surrogate": self.model.summary(), "surrogate_state": self.state}
         return told | ({"guard": guard.as_notes(self.verdicts)} if self.verdicts else {})
+
+    def asked(self) -> list[str]:
+        """Keys of the candidates that have an answer; of very many the best at each fidelity."""
+        done = self.frame[self.frame["state"] == "done"]
+        if len(done) > MOST_ASKED:
+            merit = sign(self.campaign.goal) * score(done["value"], self.campaign.goal)
+            place = merit.groupby(done["fidelity"]).rank(ascending=False, method="first")
+            done = done[place <= MOST_ASKED // done["fidelity"].nunique()]
+        return list(dict.fromkeys(done["candidate"]))
 
     def acquisition(self, reference: Tensor, seed: int) -> Acquisition:
         """The gain of a query; `reference (r, d)` are features that stand for the space."""

@@ -150,7 +150,7 @@ class Round:
         assert self.known is not None  # noqa: S101
         campaign, environment = self.campaign, self.campaign.parts.environment
         self.random = distinct_random(campaign.parts, N_REFERENCE, self.seed("reference"))
-        asked = environment.from_keys(list(dict.fromkeys(self.known.seen.candidates)))
+        asked = environment.from_keys(self.known.asked())
         known = [self.random, asked]
         before = campaign.directory / "rounds" / f"{self.number - 1:03d}" / "sampler.pt"
         if before.exists():
