@@ -311,7 +311,7 @@ def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> Non
     changed = [
         key
         for key in before | now
-        if before.get(key) != now.get(key) and not (key not in before and _is_option(key))
+        if before.get(key) != now.get(key) and not _is_newer(key, before)
     ]
     if not changed:
         return
@@ -326,10 +326,14 @@ def _same_config(ledger: Ledger, config: CampaignConfig, directory: Path) -> Non
     )
 
 
-def _is_option(key: str) -> bool:
-    """Whether it is an option of a part, all of which were written down when the campaign began."""
-    section, _, rest = key.partition(".")
-    return section in PARTS and rest != "kind"
+def _is_newer(key: str, before: Mapping[str, Any]) -> bool:
+    """Whether it belongs to an option that the version which began the campaign did not have.
+
+    Every option of a part was written down then, so one that is missing was unknown.
+    """
+    option = ".".join(key.split(".")[:2])
+    known = any(name == option or name.startswith(f"{option}.") for name in before)
+    return key.partition(".")[0] in PARTS and not known
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

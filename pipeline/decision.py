@@ -5,7 +5,6 @@ Named axes: q proposals, m fidelities, k recommended candidates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +79,12 @@ def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> P
 
 def reasons(known: Knowledge, proposals: Proposals, picks: Sequence[Pick]) -> list[dict[str, Any]]:
     """Why each was chosen, plain JSON: predictions with their noise, gain, cost, novelty."""
-    target = len(known.campaign.parts.ladder) - 1
+    rows = proposals.features[torch.tensor([pick.index for pick in picks], dtype=torch.long)]
+    outcomes = [_outcomes(known, rows, m) for m in range(len(known.campaign.parts.ladder))]
     told = []
-    for pick in picks:
-        row = proposals.features[pick.index : pick.index + 1]
-        mean, sd = _outcome(known, row, pick.fidelity)
-        at_target, sd_at_target = _outcome(known, row, target)
+    for i, pick in enumerate(picks):
+        mean, sd = outcomes[pick.fidelity][i]
+        at_target, sd_at_target = outcomes[-1][i]
         told.append(
             {
                 "why": pick.why,
@@ -102,10 +101,11 @@ def reasons(known: Knowledge, proposals: Proposals, picks: Sequence[Pick]) -> li
     return told
 
 
-def _outcome(known: Knowledge, row: Tensor, fidelity: int) -> tuple[float, float]:
-    """Mean and standard deviation of the outcome of one query, its noise included."""
-    mean, sd = (float(value) for value in known.model.predict(row, fidelity))
-    return mean, math.hypot(sd, math.sqrt(float(known.model.noise_variance()[fidelity])))
+def _outcomes(known: Knowledge, rows: Tensor, fidelity: int) -> list[tuple[float, float]]:
+    """Mean and standard deviation of the outcome of each query `(k, d)`, its noise included."""
+    mean, sd = known.model.predict(rows, fidelity)
+    with_noise = (sd.square() + known.model.noise_variance()[fidelity]).sqrt()
+    return list(zip(mean.tolist(), with_noise.tolist(), strict=True))
 
 
 def recommended(known: Knowledge, proposals: Proposals) -> list[dict[str, Any]]:

@@ -40,10 +40,16 @@ def dry_run(
     """Play a campaign of `parts` and tell what each round asked and spent, one row each.
 
     Columns: round, the number of queries at each fidelity, cost, spend. `watch` makes what is told
-    of its progress. Approval and tracking are off.
+    of its progress. Approval, tracking and the shared
+    cache are off.
     """
+    # Without the shared cache: what stands in for a dear answer must never be taken for one.
     config = parts.config.model_copy(
-        update={"approval": Approval(), "tracking": Tracking(kind="none")}
+        update={
+            "approval": Approval(),
+            "tracking": Tracking(kind="none"),
+            "execution": parts.config.execution.model_copy(update={"cache": None}),
+        }
     )
     ladder = tuple(
         replace(rung, oracle=StandIn(rung, parts.ladder[0].oracle)) for rung in parts.ladder

@@ -75,6 +75,12 @@ class LedgerReader:
         """Whether any query is done."""
         return bool(self._ask("SELECT 1 FROM queries WHERE state = 'done' LIMIT 1"))
 
+    def n_open(self, number: int) -> tuple[int, int]:
+        """How many queries of a round have not ended, and how many it has."""
+        query = f"SELECT TOTAL({OPEN}), COUNT(*) FROM queries WHERE round = ?"  # noqa: S608
+        n_open, n = self._ask(query, (number,))[0]
+        return int(n_open), int(n)
+
     def round_queries(self, number: int) -> list[dict[str, Any]]:
         """The queries of one round in order of reservation."""
         return self._rows("WHERE round = ? ORDER BY rowid", (number,))

@@ -281,13 +281,15 @@ class Round:
     def _may_close(self, seconds: float) -> bool:
         """Whether enough of this round has been answered to go on without the rest."""
         campaign, execution = self.campaign, self.campaign.config.execution
-        if self.number >= campaign.config.budget.rounds or not campaign.ledger.has_answers():
+        by_time, by_share = execution.close_after_s is not None, execution.close_share < 1
+        # The cheap questions first: this is asked after every answer.
+        is_waiting = not (by_time or by_share) or self.number >= campaign.config.budget.rounds
+        if is_waiting or not campaign.ledger.has_answers():
             return False
         if execution.close_after_s is not None and seconds >= execution.close_after_s:
             return True
-        states = [row["state"] for row in campaign.ledger.round_queries(self.number)]
-        n_open = sum(state in ("reserved", "running") for state in states)
-        return n_open <= (1 - execution.close_share) * len(states) and execution.close_share < 1
+        n_open, n = campaign.ledger.n_open(self.number)
+        return by_share and n_open <= (1 - execution.close_share) * n
 
     def record(self) -> None:
         """Write the round's figures beside its checkpoint."""

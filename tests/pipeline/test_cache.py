@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import Campaign
+from pipeline.assemble import assemble
+from pipeline.config import parse
+from pipeline.dry_run import dry_run
 from tests.fakes import comparable, menu_config
 
 
@@ -83,3 +86,8 @@ def test_two_processes_that_ask_at_once_pay_once(tmp_path: Path) -> None:
     told = sorted(process.communicate(timeout=120)[0].strip() for process in started)
     assert told == ["False", "True"]
     assert asked(tmp_path) == ["low item 3"]
+
+
+def test_a_forecast_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    dry_run(assemble(parse(config(tmp_path)), tmp_path), tmp_path)
+    assert not (tmp_path / "cache").exists()

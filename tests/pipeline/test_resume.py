@@ -207,3 +207,11 @@ def test_the_default_directory_is_runs_and_the_name(
     with Campaign.from_config(menu_config(name="here")) as campaign:
         assert campaign.directory == Path("runs/here")
     assert (tmp_path / "runs" / "here" / "ledger.sqlite").exists()
+
+
+def test_an_option_that_is_set_later_is_a_change(tmp_path: Path) -> None:
+    Campaign.from_config(menu_config(), tmp_path / "run").close()
+    other = menu_config()
+    other["sampler"]["replay"] = {"capacity": 8}
+    with pytest.raises(ConfigError, match=r"sampler\.replay\.capacity was None"):
+        Campaign.from_config(other, tmp_path / "run")
