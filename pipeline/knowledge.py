@@ -21,7 +21,7 @@ from pipeline.cost import paid, predicted_costs
 from pipeline.goal import score, sign
 from pipeline.guard_evidence import Seen
 from pipeline.harvest import log_harvest
-from pipeline.queries import Observations, observations, waiting
+from pipeline.queries import observations, waiting
 from surrogate.pending import WithPending
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Knowledge:
 
     campaign: Campaign
     frame: pd.DataFrame
-    seen: Observations
+    seen: Seen
     model: Surrogate
     verdicts: list[guard.Verdict]
     state: Mapping[str, Any]
@@ -158,7 +158,7 @@ def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
     if verdicts:
         kept = guard.learned(verdicts, seen.fidelities)
         if not bool(kept.all()):
-            model = _fitted(campaign, seen.rows(kept), seed, {})
+            model = _fitted(campaign, seen.rows(kept.nonzero()[:, 0]), seed, {})
     state = model.state()
     out = waiting(campaign, frame)
     if len(out.features):
@@ -182,9 +182,7 @@ def _new_surrogate(campaign: Campaign) -> Surrogate:
     return model
 
 
-def _fitted(
-    campaign: Campaign, seen: Observations, seed: int, state: Mapping[str, Any]
-) -> Surrogate:
+def _fitted(campaign: Campaign, seen: Seen, seed: int, state: Mapping[str, Any]) -> Surrogate:
     model = _new_surrogate(campaign)
     if state:
         model.warm_start(state)
@@ -194,7 +192,7 @@ def _fitted(
 
 def _judged(
     campaign: Campaign,
-    seen: Observations,
+    seen: Seen,
     model: Surrogate,
     before: Mapping[str, Any],
     seed: int,
@@ -205,7 +203,7 @@ def _judged(
     if not is_guarded or len(ladder) == 1:
         return []
     return guard.judge(
-        Seen(seen.features, seen.fidelities, seen.values, seen.candidates),
+        seen,
         [rung.cost for rung in ladder],
         lambda: _new_surrogate(campaign),
         together=model,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from pipeline.guard_evidence import Seen
 from pipeline.jobs import Outcome
 from pipeline.ledger import Query, query_key
 
@@ -34,22 +34,7 @@ def failures(frame: pd.DataFrame, n: int = 3) -> str:
     return f"commonest reasons: {shown}" if shown else "no query failed"
 
 
-@dataclass(frozen=True)
-class Observations:
-    """What the surrogate learns from: features `(n, d)`; fidelities, values, keys `(n,)`."""
-
-    features: Tensor
-    fidelities: Tensor
-    values: Tensor
-    candidates: list[str]
-
-    def rows(self, kept: Tensor) -> Observations:
-        """Those where `kept` `(n,)` bool is True."""
-        names = [name for name, keep in zip(self.candidates, kept.tolist(), strict=True) if keep]
-        return Observations(self.features[kept], self.fidelities[kept], self.values[kept], names)
-
-
-def observations(campaign: Campaign, frame: pd.DataFrame) -> Observations:
+def observations(campaign: Campaign, frame: pd.DataFrame) -> Seen:
     """Every finished query of the ledger's `frame` in order of reservation."""
     done = frame[frame["state"] == "done"]
     if done.empty:
@@ -57,15 +42,15 @@ def observations(campaign: Campaign, frame: pd.DataFrame) -> Observations:
     return _as_tensors(campaign, done)
 
 
-def waiting(campaign: Campaign, frame: pd.DataFrame) -> Observations:
+def waiting(campaign: Campaign, frame: pd.DataFrame) -> Seen:
     """Every query that was asked and is not answered yet; its value is NaN."""
     return _as_tensors(campaign, frame[frame["state"].isin(["reserved", "running"])])
 
 
-def _as_tensors(campaign: Campaign, rows: pd.DataFrame) -> Observations:
+def _as_tensors(campaign: Campaign, rows: pd.DataFrame) -> Seen:
     environment, candidates = campaign.parts.environment, rows["candidate"].tolist()
     place = {name: i for i, name in enumerate(campaign.parts.fidelities)}
-    return Observations(
+    return Seen(
         environment.features(environment.from_keys(candidates)),
         torch.tensor([place[name] for name in rows["fidelity"]], dtype=torch.long),
         torch.tensor(rows["value"].tolist(), dtype=torch.float64),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -24,24 +23,13 @@ from pipeline.ledger import (
 )
 from pipeline.metrics import found
 from tests.fakes import a_query
+from tests.pipeline.ledgers import state_of
 
 CONTRACT = [
     *("key", "campaign", "round", "candidate", "fidelity", "oracle", "state"),
     *("declared_cost", "actual_cost", "value", "error", "reason", "created_at", "finished_at"),
 ]
 BUDGET = 5.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(tmp_path / "ledger.sqlite", {"campaign": "test"})
-    yield opened
-    opened.close()
-
-
-def state_of(ledger: Ledger) -> dict[str, str]:
-    frame = ledger.to_frame()
-    return dict(zip(frame["key"], frame["state"], strict=True))
 
 
 KEYS = st.sampled_from([f"k{i}" for i in range(8)])

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,9 @@ import pytest
 from pipeline import ledger_file
 from pipeline.ledger import SCHEMA_VERSION, Ledger, LedgerError, StorageError
 from tests.fakes import a_query
+from tests.pipeline.ledgers import state_of
 
 BUDGET = 5.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(tmp_path / "ledger.sqlite", {"campaign": "test"})
-    yield opened
-    opened.close()
-
-
-def state_of(ledger: Ledger) -> dict[str, str]:
-    frame = ledger.to_frame(["key", "state"])
-    return dict(zip(frame["key"], frame["state"], strict=True))
 
 
 def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:

@@ -30,9 +30,14 @@ GROUPS = [1, 2, 5, 12, 14, 15, 19, 62, 72, 88, 129, 136, 141, 148, 166, 186, 194
 
 @cache
 def space() -> Crystal:
+    return crystal_of(ELEMENTS, GROUPS)
+
+
+def crystal_of(elements: list[str], groups: list[int]) -> Crystal:
+    """The tests' space of crystals, of whatever elements and space groups."""
     return Crystal(
-        ELEMENTS,
-        GROUPS,
+        elements,
+        groups,
         n_elements=(1, 3),
         n_atoms=(2, 12),
         n_atoms_per_element=(1, 8),

@@ -19,7 +19,15 @@ from sampler.environments.crystal_elements import (
     property_table,
 )
 from sampler.environments.crystal_symmetry import space_group
-from tests.sampler.crystal_spaces import ELEMENTS, GROUPS, parts_of, samples, space, tiny
+from tests.sampler.crystal_spaces import (
+    ELEMENTS,
+    GROUPS,
+    crystal_of,
+    parts_of,
+    samples,
+    space,
+    tiny,
+)
 
 TOLERANCES = Tol_matrix(prototype="atomic")
 
@@ -93,16 +101,7 @@ def test_atoms_without_room_are_an_answer_not_a_crash() -> None:
 
 
 def test_keys_do_not_depend_on_the_order_of_options() -> None:
-    other = Crystal(
-        ELEMENTS[::-1],
-        GROUPS[::-1],
-        n_elements=(1, 3),
-        n_atoms=(2, 12),
-        n_atoms_per_element=(1, 8),
-        lengths=(2.5, 15.0),
-        angles=(60.0, 120.0),
-        volume_per_atom=(6.0, 40.0),
-    )
+    other = crystal_of(ELEMENTS[::-1], GROUPS[::-1])
     keys = space().keys(samples()[:50])
     assert other.keys(other.from_keys(keys)) == keys
     assert keys[0].count(" | ") == 3
