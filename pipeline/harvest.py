@@ -5,25 +5,63 @@ Named axes: q pool candidates, n candidates that have a value at the target.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from surrogate.log_normal import log_expected_improvement
 
+_LEAST_ROOM = 1e-6
+"""The ceiling is above the bar by so much of the typical sd: ties are ranked by their chance."""
 
-def log_harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Tensor:
-    """Log of the expected growth of the sum of the k best values by one query, `(q,)`.
 
-    `mean`, `sd` `(q,)` are the target's posterior and `values (n,)` what it answered, one a
-    candidate, all with larger better. A query adds max(f - w, 0), where w is the k-th best value,
-    which leaves the k best (the worst of all while there are fewer than k; the mean of the
-    posterior where there is none): expected improvement (Jones, Schonlau and Welch 1998, doi
-    10.1023/A:1008306431147) over w instead of over the best. ValueError unless k >= 1.
+@dataclass(frozen=True)
+class Harvest:
+    """The expected growth of the sum of the k best values by one query, as far as it is foreseen.
+
+    A query adds f - `bar` where f is above the bar, the k-th best value, which then leaves the k
+    best; what f is above `ceiling` is not counted. Uncounted, that tail makes a gamble on a place
+    of which nothing is known look better than good candidates that are nearly certain: exploring
+    is the acquisition's work.
+    """
+
+    bar: float
+    ceiling: float
+
+    def log(self, mean: Tensor, sd: Tensor) -> Tensor:
+        """Log of it by the target's posterior `mean`, `sd` `(q,)`, larger better: `(q,)`.
+
+        E[min(max(f - bar, 0), ceiling - bar)] is the expected improvement (Jones, Schonlau and
+        Welch 1998, doi 10.1023/A:1008306431147) over the bar less that over the ceiling.
+        """
+        sd = sd.clamp(min=1e-300)
+        above, beyond = (
+            sd.log() + log_expected_improvement((mean - w) / sd) for w in (self.bar, self.ceiling)
+        )
+        # What is left of the two far below both keeps the order of the chance to pass the bar.
+        return above + torch.log(-torch.expm1((beyond - above).clamp(max=-1e-15)))
+
+
+def harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Harvest:
+    """What the k best can gain, by the posterior `mean`, `sd` `(q,)` of the pool's candidates.
+
+    `values (n,)` are what the target answered, one a candidate, all with larger better. The bar is
+    the k-th best of them, the worst of all while there are fewer, the mean of the posterior where
+    there is none. The ceiling is the best value, or the best mean where that is higher.
+    ValueError unless k >= 1.
     """
     if k < 1:
         raise ValueError(f"top_k: expected 1 or more, got {k}")
-    sd = sd.clamp(min=1e-300)
-    return sd.log() + log_expected_improvement((mean - _kth_best(values, mean, k)) / sd)
+    bar = float(_kth_best(values, mean, k))
+    least = bar + _LEAST_ROOM * float(sd.median().clamp(min=1e-300))
+    best = float(torch.cat([values.double(), mean.double()]).max())
+    return Harvest(bar, max(best, least))
+
+
+def log_harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Tensor:
+    """Log of what a query of each of the pool's candidates adds, `(q,)`: see `harvest`."""
+    return harvest(mean, sd, values, k).log(mean, sd)
 
 
 def _kth_best(values: Tensor, mean: Tensor, k: int) -> Tensor:

@@ -20,7 +20,7 @@ from pipeline.approach import as_compared
 from pipeline.cost import paid, predicted_costs
 from pipeline.goal import score, sign
 from pipeline.guard_evidence import Seen
-from pipeline.harvest import log_harvest
+from pipeline.harvest import Harvest, harvest
 from pipeline.queries import observations, waiting
 from surrogate.pending import WithPending
 
@@ -126,14 +126,22 @@ class Knowledge:
         By the rule `cheapest` the cheapest fidelity alone says what is good: its predicted mean,
         of candidates that it was asked about.
         """
-        campaign, way = self.campaign, sign(self.campaign.goal)
-        if campaign.config.selection.fidelity == "cheapest":
+        if self.campaign.config.selection.fidelity == "cheapest":
             return self._checked_by_cheapest(features, keys)
-        mean, sd = self.compared.predict(features, len(campaign.parts.ladder) - 1)
-        known = metrics.found(self.frame, campaign.target, campaign.goal)["value"]
-        values = torch.tensor(score(known, campaign.goal).tolist(), dtype=torch.float64)
-        k = campaign.config.selection.top_k
-        return log_harvest(way * mean, sd, way * values, k)
+        return HarvestGain(self, self.harvest(features)).target_log_gain(features)
+
+    def harvest(self, features: Tensor) -> Harvest:
+        """What the k best can gain by candidates of features `(q, d)`."""
+        mean, sd = self.at_target(features)
+        known = metrics.found(self.frame, self.campaign.target, self.campaign.goal)["value"]
+        scores = score(known, self.campaign.goal).tolist()
+        values = sign(self.campaign.goal) * torch.tensor(scores, dtype=torch.float64)
+        return harvest(mean, sd, values, self.campaign.config.selection.top_k)
+
+    def at_target(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and sd at the target of what is compared, `(q,)` each; larger is better."""
+        mean, sd = self.compared.predict(features, len(self.campaign.parts.ladder) - 1)
+        return sign(self.campaign.goal) * mean, sd
 
     def _checked_by_cheapest(self, features: Tensor, keys: list[str]) -> Tensor:
         frame, cheapest = self.frame, self.campaign.parts.fidelities[0]
@@ -142,6 +150,18 @@ class Knowledge:
         mean, _ = self.compared.predict(features, 0)
         merit = sign(self.campaign.goal) * mean
         return torch.where(was_asked, merit, torch.full_like(merit, -torch.inf))
+
+
+@dataclass(frozen=True)
+class HarvestGain:
+    """The harvest of candidates as a gain, to search for the best of it."""
+
+    known: Knowledge
+    harvest: Harvest
+
+    def target_log_gain(self, features: Tensor) -> Tensor:
+        """Log harvest of candidates of features `(q, d)`, `(q,)`."""
+        return self.harvest.log(*self.known.at_target(features))
 
 
 def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:

@@ -22,7 +22,7 @@ from pipeline.answers import dispatch, take_in_late, wait
 from pipeline.decision import Proposals, choose, reasons, recommended
 from pipeline.examples import N_EXAMPLES, examples
 from pipeline.initial import distinct, distinct_random, initial_design
-from pipeline.knowledge import NOTES, Knowledge, learn
+from pipeline.knowledge import NOTES, HarvestGain, Knowledge, learn
 from pipeline.ledger import Query, sync_file
 from pipeline.pool import N_GENERATIONS, GainPool, searched_pool
 from pipeline.queries import (
@@ -213,10 +213,9 @@ class Round:
         self.notes["proposals"] = {"drawn": n, "distinct": len(unique)}
         if pairs is None:
             again = environment.from_keys(promotable(self.known.frame, campaign.target))
-            # A search beside the sampler found the pool's best; a baseline's pool has none of it.
-            n_best = n if self._n_generations() else 0
-            more = torch.cat([unique, self.pool.best(n_best), again, self.random])
-            unique = distinct(more, environment.keys)
+            unique = distinct(
+                torch.cat([unique, *self._searched(n), again, self.random]), environment.keys
+            )
         self.proposals = Proposals(
             unique,
             environment.features(unique),
@@ -224,6 +223,20 @@ class Round:
             environment.families(unique),
             is_offered,
         )
+
+    def _searched(self, n: int) -> list[Tensor]:
+        """What a search beside the sampler finds: by gain, and by harvest; nothing for a rival.
+
+        Where the gain is in exploring, all its best are unknown places, and none of the good
+        candidates are among them that a round buys as well.
+        """
+        assert self.pool is not None and self.known is not None  # noqa: S101, PT018
+        if not self._n_generations():
+            return []
+        environment, known = self.campaign.parts.environment, self.pool.states
+        worth = HarvestGain(self.known, self.known.harvest(environment.features(known)))
+        found = searched_pool(environment, worth, known, self.seed("harvest"), N_GENERATIONS // 2)
+        return [self.pool.best(n), found.best(n)]
 
     def select(self) -> None:
         """Choose the batch and reserve it."""

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
 from torch import Tensor
 
 from pipeline.harvest import log_harvest
@@ -147,14 +146,39 @@ def test_the_cheapest_alone_keeps_money_for_a_batch_of_checks() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
-def test_law_harvest_is_the_growth_of_the_sum_of_the_best(seed: int, k: int) -> None:
+def test_law_harvest_is_the_growth_of_the_sum_of_the_best_up_to_the_ceiling(
+    seed: int, k: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     mean, sd, values = torch.randn(3, 7, generator=generator, dtype=torch.float64)
     sd = sd.abs() + 0.1
-    threshold = values.sort(descending=True).values[min(k, 7) - 1]
-    u = ((mean - threshold) / sd).numpy()
-    expected = sd.numpy() * (norm.pdf(u) + u * norm.cdf(u))
-    torch.testing.assert_close(log_harvest(mean, sd, values, k).exp().numpy(), expected)
+    bar = values.sort(descending=True).values[min(k, 7) - 1]
+    ceiling = torch.cat([values, mean]).max()
+    # The growth at the mid-points of 20,000 equal shares of each candidate's distribution.
+    z = torch.special.ndtri((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)
+    growth = (mean[:, None] + sd[:, None] * z - bar).clamp(0, float(ceiling - bar)).mean(1)
+    assert bool((growth > 0).any()) or float(ceiling) == float(bar)
+    harvest = log_harvest(mean, sd, values, k).exp()
+    torch.testing.assert_close(harvest, growth, rtol=1e-3, atol=2e-4)
+
+
+def test_a_gamble_on_the_unknown_is_no_harvest_beside_what_is_nearly_certain() -> None:
+    """A place of mean far below the bar and a huge sd, and one that is nearly as good as the best:
+    the first has the larger expected improvement."""
+    mean = torch.tensor([-10.0, 0.9], dtype=torch.float64)
+    sd = torch.tensor([20.0, 0.05], dtype=torch.float64)
+    values = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    harvest = log_harvest(mean, sd, values, 3).exp()
+    assert float(harvest[1]) == pytest.approx(0.9, abs=0.02)
+    assert float(harvest[0]) < 0.4
+
+
+def test_harvest_above_a_plateau_ranks_by_the_chance_to_pass_it() -> None:
+    mean = torch.tensor([-1.0, -0.5, -1.0], dtype=torch.float64)
+    sd = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)
+    harvest = log_harvest(mean, sd, torch.zeros(5), 3)
+    by_chance = torch.special.log_ndtr(mean / sd)
+    torch.testing.assert_close(harvest.diff(), by_chance.diff(), rtol=1e-4, atol=1e-4)
 
 
 def test_harvest_far_below_the_best_still_ranks() -> None:
