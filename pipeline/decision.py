@@ -80,7 +80,8 @@ def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> P
 def reasons(known: Knowledge, proposals: Proposals, picks: Sequence[Pick]) -> list[dict[str, Any]]:
     """Why each was chosen, plain JSON: predictions with their noise, gain, cost, novelty."""
     rows = proposals.features[torch.tensor([pick.index for pick in picks], dtype=torch.long)]
-    outcomes = [_outcomes(known, rows, m) for m in range(len(known.campaign.parts.ladder))]
+    fidelities = range(len(known.campaign.parts.ladder))
+    outcomes = [torch.stack(known.outcomes(rows, m), 1).tolist() for m in fidelities]
     told = []
     for i, pick in enumerate(picks):
         mean, sd = outcomes[pick.fidelity][i]
@@ -101,13 +102,6 @@ def reasons(known: Knowledge, proposals: Proposals, picks: Sequence[Pick]) -> li
     return told
 
 
-def _outcomes(known: Knowledge, rows: Tensor, fidelity: int) -> list[tuple[float, float]]:
-    """Mean and standard deviation of the outcome of each query `(k, d)`, its noise included."""
-    mean, sd = known.model.predict(rows, fidelity)
-    with_noise = (sd.square() + known.model.noise_variance()[fidelity]).sqrt()
-    return list(zip(mean.tolist(), with_noise.tolist(), strict=True))
-
-
 def recommended(known: Knowledge, proposals: Proposals) -> list[dict[str, Any]]:
     """The k best of all proposals by the model's mean at the target, asked or not.
 
@@ -120,6 +114,7 @@ def recommended(known: Knowledge, proposals: Proposals) -> list[dict[str, Any]]:
     first = {proposals.families[i]: i for i in reversed(order)}
     kept = [i for i in order if first[proposals.families[i]] == i]
     rows = torch.tensor(kept[: campaign.config.selection.top_k], dtype=torch.long)
-    mean, sd = known.model.predict(proposals.features[rows], target)
+    predicted = known.model.predict(proposals.features[rows], target)
+    mean, sd = known.bend.straighten(*predicted)
     columns = zip(rows.tolist(), mean.tolist(), sd.tolist(), strict=True)
     return [{"candidate": proposals.keys[i], "mean": m, "sd": s} for i, m, s in columns]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline import guard, metrics
 from pipeline.approach import as_compared
+from pipeline.bend import Bend, bend_of
 from pipeline.cost import paid, predicted_costs
 from pipeline.goal import score, sign
 from pipeline.guard_evidence import Seen
@@ -40,13 +41,14 @@ class Knowledge:
     """Everything that a round's decision rests on, beside the candidates it will propose.
 
     `frame` is the ledger, `model` the fitted surrogate, with the queries that are still out taken
-    into account; `verdicts` are the guard's, empty where it is off or there is nothing to guard.
+    into account; it has learned from values that went through `bend`. `verdicts` are the guard's,
+    empty where it is off or there is nothing to guard.
     """
 
     campaign: Campaign
     frame: pd.DataFrame
-    seen: Seen
     model: Surrogate
+    bend: Bend
     verdicts: list[guard.Verdict]
     state: Mapping[str, Any]
     """What the next round's fit may start from."""
@@ -58,7 +60,8 @@ class Knowledge:
 
     def notes(self) -> dict[str, Any]:
         """For people and for the next round, plain JSON."""
-        told: dict[str, Any] = {"surrogate": self.model.summary(), "surrogate_state": self.state}
+        summary = self.model.summary() | self.bend.notes()
+        told: dict[str, Any] = {"surrogate": summary, "surrogate_state": self.state}
         return told | ({"guard": guard.as_notes(self.verdicts)} if self.verdicts else {})
 
     def asked(self) -> list[str]:
@@ -77,12 +80,27 @@ class Knowledge:
         made.prepare(
             self.compared,
             sign=sign(campaign.goal),
-            best=metrics.best_score(self.frame, campaign.target, campaign.goal),
-            kth_best=metrics.kth_best_score(self.frame, campaign.target, campaign.goal, k),
+            best=self._bent(metrics.best_score(self.frame, campaign.target, campaign.goal)),
+            kth_best=self._bent(
+                metrics.kth_best_score(self.frame, campaign.target, campaign.goal, k)
+            ),
             reference_features=reference,
             seed=seed,
         )
         return made
+
+    def _bent(self, score: float | None) -> float | None:
+        return (
+            None
+            if score is None
+            else float(self.bend.bend(torch.tensor(score, dtype=torch.float64)))
+        )
+
+    def outcomes(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
+        """Mean and sd of what queries `(q, d)` would answer, noise included, in its units."""
+        mean, sd = self.model.predict(features, fidelity)
+        noise = self.model.noise_variance()[fidelity]
+        return self.bend.straighten(mean, (sd.square() + noise).sqrt())
 
     def payable(self) -> Tensor:
         """Which fidelities may be asked, `(m,)` bool."""
@@ -135,7 +153,8 @@ class Knowledge:
         mean, sd = self.at_target(features)
         known = metrics.found(self.frame, self.campaign.target, self.campaign.goal)["value"]
         scores = score(known, self.campaign.goal).tolist()
-        values = sign(self.campaign.goal) * torch.tensor(scores, dtype=torch.float64)
+        bent = self.bend.bend(torch.tensor(scores, dtype=torch.float64))
+        values = sign(self.campaign.goal) * bent
         return harvest(mean, sd, values, self.campaign.config.selection.top_k)
 
     def at_target(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,12 +186,14 @@ class HarvestGain:
 def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
     """Fit the surrogate to what the ledger knows, and let the guard judge the cheap fidelities.
 
-    Data that the guard finds misleading are left out of the fit. Queries that are still out count
-    as answered with their predicted means.
+    Bad values are drawn in (see `pipeline.bend`). Data that the guard finds misleading are left out
+    of the fit. Queries that are still out count as answered with their predicted means.
     """
     before = previous_notes(campaign.directory, number)
     frame = campaign.ledger.to_frame()
-    seen = observations(campaign, frame)
+    raw = observations(campaign, frame)
+    bend = bend_of(raw.at(len(campaign.parts.ladder) - 1).values, campaign.goal)
+    seen = replace(raw, values=bend.bend(raw.values))
     model = _fitted(campaign, seen, seed, before.get("surrogate_state", {}))
     verdicts = _judged(campaign, seen, model, before, seed)
     if verdicts:
@@ -183,7 +204,7 @@ def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
     out = waiting(campaign, frame)
     if len(out.features):
         model = WithPending(model, out.features, out.fidelities)
-    return Knowledge(campaign, frame, seen, model, verdicts, state)
+    return Knowledge(campaign, frame, model, bend, verdicts, state)
 
 
 def previous_notes(directory: Path, number: int) -> dict[str, Any]:
