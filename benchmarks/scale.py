@@ -6,7 +6,7 @@
 
 `queries` sends n queries of an oracle that takes no time through the local runner, from reservation
 to the committed outcome, and tells the time and memory a query adds. `ledger` fills a ledger, then
-times `motherlode status`'s question and opening the campaign to go on.
+times `motherlode status`'s question, opening the campaign to go on, and what a round asks of it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import torch
 from flows.execution import local_runner
 from pipeline import Campaign
 from pipeline.ledger import Query
+from pipeline.metrics import ledger_figures
 from pipeline.queries import make_queries, settle
 from pipeline.status import read_status
 
@@ -140,9 +141,15 @@ def measure_ledger(rows: int) -> None:
         resumed = _timed("resume: open", lambda: Campaign.resume(directory))
         _timed("resume: which round is next", resumed.next_round)
         _timed("resume: the open queries", resumed.ledger.open_queries)
+        told = resumed.ledger.last_round() or 0, "target", resumed.goal
+        _timed("the figures of a round", lambda: ledger_figures(resumed.ledger, *told))
+        _timed("the best ten", lambda: resumed.ledger.top("target", resumed.goal, 10))
+        memory = psutil.Process().memory_info().rss / 2**20
+        print(f"  memory {memory:.0f} MiB")
         _timed("one narrow frame of all rows", lambda: resumed.ledger.to_frame(NARROW))
+        _timed("the whole frame, its objects read", lambda: resumed.ledger.to_frame())
         peak = psutil.Process().memory_info().rss / 2**20
-        print(f"  memory {peak:.0f} MiB")
+        print(f"  memory {peak:.0f} MiB after the frames")
         resumed.close()
 
 

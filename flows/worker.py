@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 from flows.runners.site import bench_of, read_job
-from pipeline.jobs import Bench, Job, Outcome, read_result, sync_results, write_result
+from pipeline.jobs import Bench, Job, Outcome, keep_room, read_result, sync_results, write_result
 
 READY, DONE, KEPT = "ready", "done", "kept"
 TIMED_OUT = "killed at execution.time_limit_s"
@@ -78,6 +78,7 @@ def _array_key(jobs: Path, name: str) -> str:
 def _answer_one(directory: Path, key: str) -> None:
     bench = bench_of(directory)
     job, limit = read_job(bench.jobs, key)
+    keep_room(bench.jobs, key)  # a full disk must not look like an oracle that was asked
     (bench.jobs / key / BEGUN).touch()
     if limit is not None:
         timer = threading.Timer(limit, _time_out, (bench, key))

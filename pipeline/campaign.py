@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline import metrics
 from pipeline.answers import dispatch, wait
 from pipeline.assemble import Parts, assemble
 from pipeline.config import CampaignConfig, ConfigError, override, parse, read_yaml
@@ -56,8 +55,12 @@ class Campaign:
         self._lock = hold(directory)
         try:
             self.ledger = Ledger.open(directory / LEDGER, _about(parts, folder))
-            _same_config(self.ledger, parts.config, directory)
-            write_resolved(directory, parts.config)
+            try:
+                _same_config(self.ledger, parts.config, directory)
+                write_resolved(directory, parts.config)
+            except BaseException:
+                self.ledger.close()
+                raise
         except BaseException:
             os.close(self._lock)
             raise
@@ -183,11 +186,10 @@ class Campaign:
         failed = sum(row["state"] == "failed" for row in rows)
         allowed = self.config.execution.max_failed_share
         if len(rows) >= 4 and failed > allowed * len(rows):
-            frame = self.ledger.to_frame()
             raise CampaignStoppedError(
                 f"{failed} of {len(rows)} queries of round {number} failed, more than "
                 f"execution.max_failed_share {allowed:g} allows; "
-                f"{failures(frame[frame['round'] == number])}"
+                f"{failures(self.ledger.to_frame(['error'], number))}"
             )
 
     def limits(self, number: int, costs: Sequence[float]) -> Limits:
@@ -225,7 +227,7 @@ class Campaign:
 
         Where the goal is a target value, the column `distance` holds |value - target|.
         """
-        return metrics.top_k(self.ledger.to_frame(), self.target, self.goal, k)
+        return self.ledger.top(self.target, self.goal, k)
 
     def close(self) -> None:
         """Stop the runner, close the ledger and free the lock."""

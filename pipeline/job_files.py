@@ -1,7 +1,8 @@
 """A query at work has a folder: a lock that dies with its holder, a result that is whole.
 
 `jobs/<key>/result.json` is written aside and renamed, so it is there entirely or not at all. Before
-work starts the worker takes the kernel's lock on `jobs/<key>/lock` and looks for a result again.
+work starts the worker takes the kernel's lock on `jobs/<key>/lock` and looks for a result again,
+and takes the room that the result will need, so that a full disk stops it before money is spent.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.ledger_file import sync_file
 
-RESULT = "result.json"
+RESULT, ROOM = "result.json", "room"
+ROOM_BYTES = 4096
+"""A result with fewer characters always finds room: one block of most disks."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,27 @@ def locked(jobs: Path, keys: Sequence[str], wait: bool = True) -> Iterator[None]
             os.close(handle)
 
 
+def keep_room(jobs: Path, key: str) -> None:
+    """Take the room on the disk that a result needs, before its oracle is asked.
+
+    Bytes are written, because a file system may promise what it has not got. The holder of the
+    job's lock calls this; OSError when the disk is full.
+    """
+    with _written_over(jobs / key / ROOM) as file:
+        file.write(bytes(ROOM_BYTES))
+
+
+@contextmanager
+def _written_over(path: Path) -> Iterator[BinaryIO]:
+    """A file to write from its start, in the room that it has; OSError names it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with os.fdopen(handle, "r+b") as file:
+            yield file
+    except OSError as error:  # what a write raises does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def write_result(jobs: Path, result: Outcome, durable: bool = True) -> None:
     """Write `result.json` so that it is there whole or not at all.
 
@@ -77,8 +102,11 @@ def write_result(jobs: Path, result: Outcome, durable: bool = True) -> None:
     target = jobs / result.key / RESULT
     # A name of its own: a time limit's thread may write while the answer does.
     fresh = target.with_suffix(f".{threading.get_ident()}.tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(asdict(result), file)
+    with suppress(FileNotFoundError):  # none was kept, or the other thread has it
+        target.with_name(ROOM).rename(fresh)
+    with _written_over(fresh) as file:
+        file.write(json.dumps(asdict(result)).encode())
+        file.truncate()
         file.flush()
         if durable:
             os.fsync(file.fileno())

@@ -19,6 +19,7 @@ from pipeline.job_files import (
     Job,
     Outcome,
     forget_result,
+    keep_room,
     locked,
     read_result,
     sync_results,
@@ -35,6 +36,7 @@ __all__ = [
     "ask",
     "chunks",
     "forget_result",
+    "keep_room",
     "locked",
     "outcome",
     "read_result",
@@ -123,6 +125,8 @@ class Bench:
         with locked(self.jobs, [job.key for job in chunk]):
             known = {job.key: read_result(self.jobs, job.key) for job in chunk}
             missing = [job for job in chunk if known[job.key] is None]
+            for job in missing:
+                keep_room(self.jobs, job.key)
             for fresh in self._shared(missing):
                 write_result(self.jobs, fresh, durable)
                 known[fresh.key] = fresh
@@ -139,9 +143,9 @@ class Bench:
                 if found is not None:
                     yield replace(found, cached=True)
             for fresh in self._compute([job for job in jobs if held[job.key] is None]):
+                yield fresh  # recorded first: whoever pays has it, whatever becomes of the cache
                 if fresh.error is None:
                     write_result(self.cache, fresh)
-                yield fresh
 
     def _compute(self, jobs: Sequence[Job]) -> list[Outcome]:
         if not jobs:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from surrogate.surrogate import Surrogate
 
 NOTES = "decision.json"
+LEARNED = (
+    *("candidate", "fidelity", "state", "value", "family", "actual_cost", "seconds", "error"),
+)
+"""The columns that a decision rests on: the objects of a long ledger take most of its reading."""
 MOST_ASKED = 2048
 """Candidates that were asked and stand for the space, at most: all are predicted several times."""
 
@@ -190,7 +194,7 @@ def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
     of the fit. Queries that are still out count as answered with their predicted means.
     """
     before = previous_notes(campaign.directory, number)
-    frame = campaign.ledger.to_frame()
+    frame = campaign.ledger.to_frame(LEARNED)
     raw = observations(campaign, frame)
     bend = bend_of(raw.at(len(campaign.parts.ladder) - 1).values, campaign.goal)
     seen = replace(raw, values=bend.bend(raw.values))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.goal import Goal, Target
+from pipeline.goal import Goal, Target, score
 from pipeline.ledger_file import clear_errors
 
 COLUMNS = (
@@ -54,9 +54,9 @@ class LedgerReader:
         """What was paid and what is promised."""
         return self.spend() + self.promised()
 
-    def _sum(self, column: str, where: str) -> float:
+    def _sum(self, column: str, where: str, values: tuple[Any, ...] = ()) -> float:
         query = f"SELECT TOTAL({column}) FROM queries WHERE {where}"  # noqa: S608 - fixed texts
-        return float(self._ask(query)[0][0])
+        return float(self._ask(query, values)[0][0])
 
     def open_queries(self) -> list[dict[str, Any]]:
         """Reserved or running queries in order of reservation."""
@@ -100,8 +100,7 @@ class LedgerReader:
 
     def best(self, fidelity: str, goal: Goal) -> tuple[str, float] | None:
         """Candidate and value of the best finished query of a fidelity, the first of equals."""
-        order = {"minimize": "value", "maximize": "-value"}.get(str(goal), "abs(value - ?)")
-        aim = (goal.target,) if isinstance(goal, Target) else ()
+        order, aim = _best_first(goal)
         done = "FROM queries WHERE fidelity = ? AND state = 'done'"
         found = self._ask(
             f"SELECT candidate, value FROM queries WHERE rowid ="  # noqa: S608 - fixed texts
@@ -110,21 +109,65 @@ class LedgerReader:
         )
         return (str(found[0][0]), float(found[0][1])) if found else None
 
-    def n_families(self, fidelity: str) -> int:
-        """How many different families have a finished query of this fidelity."""
-        counted = "SELECT COUNT(DISTINCT family) FROM queries WHERE fidelity = ? AND state = 'done'"
-        return int(self._ask(counted, (fidelity,))[0][0])
+    def top(self, fidelity: str, goal: Goal, k: int, through: int | None = None) -> pd.DataFrame:
+        """The k best finished queries of a fidelity, one for each family, best first.
 
-    def to_frame(self, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+        What `metrics.top_k` says of the whole frame, without reading it: the first of equals, and
+        `distance` too where the goal is a target value. `through`: of rounds up to this one.
+        """
+        chosen = json.dumps(self._firsts(fidelity, goal, k, through))
+        asked = "JOIN json_each(?) AS chosen ON queries.rowid = chosen.value ORDER BY chosen.key"
+        frame = self._frame([f"queries.{name}" for name in COLUMNS], asked, (chosen,))
+        return (
+            frame.assign(distance=score(frame["value"], goal))
+            if isinstance(goal, Target)
+            else frame
+        )
+
+    def _firsts(self, fidelity: str, goal: Goal, k: int, through: int | None) -> list[int]:
+        """The row numbers of the best of each of the k best families."""
+        (order, aim), (until, last) = _best_first(goal), _until(through)
+        asked = (
+            f"SELECT family, rowid FROM queries WHERE fidelity = ? AND state = 'done'{until}"  # noqa: S608
+            f" ORDER BY {order}, rowid LIMIT ?"
+        )
+        n = 2 * k
+        while True:
+            rows = self._ask(asked, (fidelity, *last, *aim, n))
+            firsts: dict[str, int] = dict(reversed(rows))
+            if len(firsts) >= k or len(rows) < n:
+                return [rowid for family, rowid in rows if firsts[family] == rowid][:k]
+            n *= 4
+
+    def paid(self, through: int | None = None) -> float:
+        """The cost of what has ended, of rounds up to `through`."""
+        until, last = _until(through)
+        return self._sum("actual_cost", ENDED + until, last)
+
+    def n_families(self, fidelity: str, through: int | None = None) -> int:
+        """How many different families have a finished query of this fidelity."""
+        until, last = _until(through)
+        counted = "SELECT COUNT(DISTINCT family) FROM queries WHERE fidelity = ? AND state = 'done'"
+        return int(self._ask(counted + until, (fidelity, *last))[0][0])
+
+    def to_frame(self, columns: Sequence[str] = COLUMNS, number: int | None = None) -> pd.DataFrame:
         """All queries in order of reservation, one row each; `reason` and the like as objects.
 
         `columns`: only these, which is much quicker for a long ledger without the objects.
+        `number`: of one round.
         """
-        rows = self._ask(f"SELECT {', '.join(columns)} FROM queries ORDER BY rowid")  # noqa: S608
-        cells = dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+        where, values = ("", ()) if number is None else ("WHERE round = ? ", (number,))
+        return self._frame(columns, f"{where}ORDER BY rowid", values)
+
+    def _frame(
+        self, columns: Sequence[str], clause: str, values: tuple[Any, ...] = ()
+    ) -> pd.DataFrame:
+        rows = self._ask(f"SELECT {', '.join(columns)} FROM queries {clause}", values)  # noqa: S608
+        names = [name.rpartition(".")[2] for name in columns]
+        cells = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
         data = {n: [_object(c) for c in cs] if n in _JSON else cs for n, cs in cells.items()}
-        frame = pd.DataFrame(data, columns=list(columns))
-        numbers = [name for name in _NUMBERS if name in columns]
+        frame = pd.DataFrame(data, columns=names)
+        numbers = [name for name in _NUMBERS if name in names]
         frame[numbers] = frame[numbers].astype("float64")
         return frame
 
@@ -141,3 +184,15 @@ class LedgerReader:
 def _object(text: str | None) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
+
+
+def _best_first(goal: Goal) -> tuple[str, tuple[float, ...]]:
+    """What rows are ordered by, and its values."""
+    if isinstance(goal, Target):
+        return "abs(value - ?)", (goal.target,)
+    return ("value" if goal == "minimize" else "-value"), ()
+
+
+def _until(through: int | None) -> tuple[str, tuple[int, ...]]:
+    """A condition on the round, and its values; none at all is quicker."""
+    return ("", ()) if through is None else (" AND round <= ?", (through,))

@@ -10,7 +10,11 @@ from typing import Any
 import pandas as pd
 
 from pipeline.goal import Goal, Target, score, sign
+from pipeline.ledger_reader import LedgerReader
 from surrogate.calibration import calibration
+
+OWN = ("state", "fidelity", "family", "value", "actual_cost", "reason")
+"""What the figures of a round need of its own queries."""
 
 
 def found(frame: pd.DataFrame, target: str, goal: Goal) -> pd.DataFrame:
@@ -82,16 +86,35 @@ def round_figures(frame: pd.DataFrame, number: int, target: str, goal: Goal) -> 
     """
     so_far, own = frame[frame["round"] <= number], frame[frame["round"] == number]
     best = top_k(so_far, target, goal, 10)
+    return _figures(own, best, spend(so_far), len(found(so_far, target, goal)), goal)
+
+
+def ledger_figures(ledger: LedgerReader, number: int, target: str, goal: Goal) -> dict[str, Any]:
+    """`round_figures` of a ledger's frame, which is not read whole: only that round's rows are."""
+    last = ledger.last_round()
+    through = None if last is None or number >= last else number
+    return _figures(
+        ledger.to_frame(OWN, number),
+        ledger.top(target, goal, 10, through),
+        ledger.paid(through),
+        ledger.n_families(target, through),
+        goal,
+    )
+
+
+def _figures(
+    own: pd.DataFrame, best: pd.DataFrame, paid: float, n_found: int, goal: Goal
+) -> dict[str, Any]:
     return {
-        "best": best_value(so_far, target, goal),
+        "best": None if best.empty else float(best["value"].iloc[0]),
         "top_10_mean": None if best.empty else float(best["value"].mean()),
         **(distances(best) if isinstance(goal, Target) else {}),
-        "spend": spend(so_far),
+        "spend": paid,
         "round_cost": spend(own),
         "queries": len(own),
         "failed": int((own["state"] == "failed").sum()),
         "batch_diversity": distinct_share(own),
-        "found_families": len(found(so_far, target, goal)),
+        "found_families": n_found,
         "calibration": round_calibration(own),
     }
 

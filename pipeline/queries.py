@@ -116,12 +116,9 @@ def make_queries(
 
 def promotable(frame: pd.DataFrame, target: str) -> list[str]:
     """Candidates with an answer at a lower fidelity, none yet at the target, and no failure."""
-    asked = frame.groupby("candidate", sort=False)
-    return [
-        str(candidate)
-        for candidate, rows in asked
-        if not (rows["fidelity"] == target).any() and (rows["state"] == "done").all()
-    ]
+    is_closed = (frame["fidelity"] == target) | (frame["state"] != "done")
+    closed = is_closed.groupby(frame["candidate"], sort=False).any()
+    return [str(candidate) for candidate in closed.index[~closed]]
 
 
 def open_items(campaign: Campaign, candidates: Sequence[str]) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline import approval, metrics
-from pipeline.answers import dispatch, take_in_late, wait
+from pipeline.answers import dispatch, has_come, take_in_late, wait
 from pipeline.decision import Proposals, choose, reasons, recommended
 from pipeline.examples import N_EXAMPLES, examples
 from pipeline.initial import distinct, distinct_random, initial_design
@@ -302,13 +302,12 @@ class Round:
         if execution.close_after_s is not None and seconds >= execution.close_after_s:
             return True
         n_open, n = campaign.ledger.n_open(self.number)
-        return by_share and n_open <= (1 - execution.close_share) * n
+        return by_share and has_come(n - n_open, n, execution.close_share)
 
     def record(self) -> None:
         """Write the round's figures beside its checkpoint."""
-        frame = self.campaign.ledger.to_frame()
-        figures = metrics.round_figures(
-            frame, self.number, self.campaign.target, self.campaign.goal
+        figures = metrics.ledger_figures(
+            self.campaign.ledger, self.number, self.campaign.target, self.campaign.goal
         )
         write_json(self.folder / FIGURES, figures)
 

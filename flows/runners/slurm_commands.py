@@ -71,6 +71,8 @@ def sbatch_command(name: str, place: Place, jobs: Path, n: int | None) -> list[s
         f"--output={name}/slurm-{number}.out",
         *(f"--{option}={value}" for option, value in given.items() if value is not None),
         *place.options,
+        # Last, so that it holds: what Slurm began again by itself would be no attempt of ours.
+        "--no-requeue",
     ]
 
 

@@ -77,6 +77,17 @@ class SlurmCluster:
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment)
         return done.stdout if done.returncode == 0 else ""
 
+    def does(self, *command: str) -> bool:
+        """Whether a command succeeds."""
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment)
+        return done.returncode == 0
+
+    def set_node(self, state: str) -> None:
+        """Have the controller take the node for `down`, or `resume` it."""
+        what = [f"nodename={self._host}", f"state={state}", "reason=test"]
+        if not self.does("scontrol", "update", *what):
+            raise RuntimeError(f"the node cannot be set to {state}\n{self._logs()}")
+
     def start_node(self) -> None:
         """Start the node's daemon."""
         self._daemon("slurmd", "-D", "-N", self._host)

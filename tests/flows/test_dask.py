@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from pipeline.config import parse
 from pipeline.jobs import Job, Outcome
 from pipeline.places import Dask, Place
 from pipeline.queries import CampaignStoppedError
-from tests import fakes
-from tests.fakes import comparable, menu_config, price
+from tests.fakes import comparable, price
+from tests.flows.labs import lab, lines, wait_for
 
 RULES = {"runner": "dask", "backoff_s": 0.05, "time_limit_s": 20.0}
 
@@ -52,44 +51,15 @@ def cluster() -> Iterator[Any]:
         yield running
 
 
-def lab(folder: Path, **oracle: Any) -> Path:
-    """A short campaign beside its plug-in."""
-    (folder / "dask_lab.py").write_text(Path(fakes.__file__).read_text())
-    price_of = {"kind": "dask_lab:Price", "log": str(folder / "log")} | oracle
-    config = menu_config(
-        "dask_lab",
-        oracles=[
-            price_of | {"fidelity": "low", "cost": 0.1, "bias": 0.2},
-            price_of | {"fidelity": "target", "cost": 1},
-        ],
-        initial={"n": {"low": 4, "target": 2}},
-        selection={"batch_size": 4, "n_proposals": 20},
-        budget={"cost": 6, "rounds": 2},
-    )
-    (folder / "c.yaml").write_text(yaml.safe_dump(config))
-    return folder / "c.yaml"
-
-
 def places(cluster: Any) -> list[Place]:
     return [Place(**RULES, dask=Dask(address=cluster.scheduler_address))] * 2
 
 
 def runner_of(folder: Path, cluster: Any, **oracle: Any) -> DaskRunner:
-    parts = assemble(parse(yaml.safe_load(lab(folder, **oracle).read_text())), folder)
+    parts = assemble(parse(yaml.safe_load(lab(folder, "dask_lab", oracle).read_text())), folder)
     made = make_runner(site_of(parts, folder / "run", folder), places(cluster), 2)
     assert isinstance(made, DaskRunner)
     return made
-
-
-def lines(folder: Path) -> list[str]:
-    return (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
-
-
-def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
 
 
 def jobs(*items: int) -> list[Job]:
@@ -101,7 +71,7 @@ def test_whatever_becomes_of_a_job_is_an_outcome(tmp_path: Path, cluster: Any) -
     runner = runner_of(tmp_path, cluster, dies=[1], fails=[2], hangs=[4])
     try:
         runner.submit(jobs(4))
-        wait_for(lambda: "target item 4" in lines(tmp_path))
+        wait_for(lambda: "target item 4" in lines(tmp_path / "log"))
         assert runner.cancel(["k4", "unknown"]) == {"k4"}
         assert runner.running() == set()
         runner.submit(jobs(0, 1, 2))
@@ -114,13 +84,13 @@ def test_whatever_becomes_of_a_job_is_an_outcome(tmp_path: Path, cluster: Any) -
     assert found["k0"].properties == {"value": price(0)}
     assert found["k1"].error == "the oracle's process died (exit 7), attempt 2 of 2"
     assert found["k2"].error == "RuntimeError: item 2 went wrong"
-    assert sorted(lines(tmp_path)) == [f"target item {i}" for i in (0, 1, 1, 2, 4)]
+    assert sorted(lines(tmp_path / "log")) == [f"target item {i}" for i in (0, 1, 1, 2, 4)]
 
 
 def test_a_campaign_whose_dask_worker_is_killed_equals_the_undisturbed_one(
     tmp_path: Path, cluster: Any
 ) -> None:
-    path = lab(tmp_path, seconds=0.3)
+    path = lab(tmp_path, "dask_lab", {"seconds": 0.3})
     with Campaign.from_config(path, tmp_path / "undisturbed") as campaign:
         campaign.run()
         rows = comparable(campaign.ledger.to_frame())
@@ -137,7 +107,7 @@ def test_a_campaign_whose_dask_worker_is_killed_equals_the_undisturbed_one(
         real, kills = campaign.runner.poll, [next(iter(pids.values()))]
 
         def poll(timeout: float | None = 0.0) -> list[Outcome]:
-            if kills and len(lines(tmp_path)) >= 2:
+            if kills and len(lines(tmp_path / "log")) >= 2:
                 os.kill(kills.pop(), signal.SIGKILL)
             return real(timeout)
 
@@ -145,5 +115,5 @@ def test_a_campaign_whose_dask_worker_is_killed_equals_the_undisturbed_one(
         campaign.run()
         assert kills == []
         assert comparable(campaign.ledger.to_frame()) == rows
-    assert sorted(lines(tmp_path)) == sorted(set(lines(tmp_path)))
-    assert len(lines(tmp_path)) == len(rows)
+    assert sorted(lines(tmp_path / "log")) == sorted(set(lines(tmp_path / "log")))
+    assert len(lines(tmp_path / "log")) == len(rows)

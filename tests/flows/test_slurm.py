@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,8 @@ from pipeline.jobs import Job, Outcome
 from pipeline.ledger import Ledger
 from pipeline.places import Place
 from pipeline.queries import CampaignStoppedError
-from tests import fakes
-from tests.fakes import comparable, menu_config
+from tests.fakes import comparable
+from tests.flows.labs import lab, lines, wait_for
 from tests.flows.slurm_cluster import SlurmCluster
 
 PLACE = Place(runner="slurm", poll_s=0.3, grace_s=0.5, backoff_s=0.1, cpus=1)
@@ -49,46 +48,23 @@ def cluster() -> Iterator[SlurmCluster]:
     running.stop()
 
 
-def lab(folder: Path, **oracle: object) -> tuple[Path, Path]:
-    """A short campaign beside its plug-in; its config and the log of evaluations."""
-    (folder / "slurm_lab.py").write_text(Path(fakes.__file__).read_text())
-    log = folder / "log"
-    price_of = {"kind": "slurm_lab:Price", "log": str(log)} | oracle
-    config = menu_config(
-        "slurm_lab",
-        oracles=[
-            price_of | {"fidelity": "low", "cost": 0.1, "bias": 0.2},
-            price_of | {"fidelity": "target", "cost": 1},
-        ],
-        initial={"n": {"low": 1, "target": 1}},
-        selection={"batch_size": 2, "n_proposals": 20},
-        budget={"cost": 4, "rounds": 1},
-    )
-    (folder / "c.yaml").write_text(yaml.safe_dump(config))
-    return folder / "c.yaml", log
+SHORT = {
+    "initial": {"n": {"low": 1, "target": 1}},
+    "selection": {"batch_size": 2, "n_proposals": 20},
+    "budget": {"cost": 4, "rounds": 1},
+}
 
 
 def site(folder: Path, **oracle: object) -> Site:
-    path, _ = lab(folder, **oracle)
+    path = lab(folder, "slurm_lab", oracle)
     parts = assemble(parse(yaml.safe_load(path.read_text())), folder)
     return site_of(parts, folder / "run", folder)
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
 
 
 def test_a_campaign_whose_driver_is_killed_equals_the_undisturbed_one_and_pays_nothing_twice(
     tmp_path: Path, cluster: SlurmCluster
 ) -> None:
-    path, log = lab(tmp_path, seconds=0.5)
+    path, log = lab(tmp_path, "slurm_lab", {"seconds": 0.5}, **SHORT), tmp_path / "log"
     with Campaign.from_config(path, tmp_path / "undisturbed") as campaign:
         campaign.run()
         rows = comparable(campaign.ledger.to_frame())
@@ -170,3 +146,24 @@ def test_what_slurm_refuses_stops_the_campaign_in_one_line(
     with pytest.raises(CampaignStoppedError, match=r"refuses: .*[Ii]nvalid partition") as told:
         runner.submit([Job("k0", "item 0", 1)])
     assert "\n" not in str(told.value)
+
+
+def test_what_slurm_would_begin_again_by_itself_is_our_attempt_instead(
+    tmp_path: Path, cluster: SlurmCluster
+) -> None:
+    """To requeue a job is refused, also where `options` ask for it; a lost node is an attempt."""
+    asking = PLACE.model_copy(update={"options": ("--requeue",)})
+    runner = SlurmRunner(site(tmp_path, hangs=[0], first_only=True), [asking, asking])
+    runner.submit([Job("k0", "item 0", 1)])
+    wait_for(lambda: lines(tmp_path / "log"))
+    _, number, _ = runner.handles()["k0"].split()
+    assert "Requeue=0" in cluster.ask("scontrol", "show", "job", number)
+    assert not cluster.does("scontrol", "requeue", number)
+    try:
+        cluster.set_node("down")
+        wait_for(lambda: not squeue(tmp_path / "run" / "jobs"))
+    finally:
+        cluster.set_node("resume")
+    (outcome,) = runner.run([Job("k0", "item 0", 1)])
+    assert (outcome.attempts, outcome.error) == (2, None)
+    assert len(lines(tmp_path / "log")) == 2

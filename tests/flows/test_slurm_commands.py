@@ -38,11 +38,12 @@ def test_resources_are_options_one_argument_each() -> None:
         gres="gpu:a100:2",
         account="me",
         qos="long",
-        options=("--constraint=avx2 & fast",),
+        options=("--constraint=avx2 & fast", "--requeue"),
     )
     command = sbatch_command("3fa85f64", place, Path("/runs/x y/jobs"), None)
     assert command[:2] == ["sbatch", "--parsable"]
-    assert set(command[2:]) == {
+    assert command[-2:] == ["--requeue", "--no-requeue"]  # of two, the last holds
+    assert set(command[2:-2]) == {
         *("--job-name=3fa85f64", "--chdir=/runs/x y/jobs", "--input=/dev/null"),
         *("--output=3fa85f64/slurm-%j.out", "--partition=gpu", "--time=1-02:00:00"),
         *("--cpus-per-task=8", "--mem=32G", "--gres=gpu:a100:2", "--account=me", "--qos=long"),
