@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from flows.cancelled import PageWatch
 from flows.server import QUIET, PrefectServer
 from pipeline.campaign import Campaign
 from pipeline.round import Call
@@ -44,31 +45,55 @@ def as_tasks(campaign: Campaign) -> Call:
 
     def as_task(verb: Callable[[], None]) -> None:
         number = campaign.next_round()
+        # Without tags: for a task that has some, Prefect asks the server for a slot of their
+        # concurrency limit, and waits about 2 s for it after each wait for oracles.
         as_named = task(
             name=verb.__name__,
             task_run_name=f"{verb.__name__} {number:03d}",
             cache_policy=NO_CACHE,
             persist_result=False,
-            tags=[campaign.config.name],
         )
         as_named(verb)()
 
     return as_task
 
 
-def run_as_flow(campaign: Campaign) -> None:
-    """Run the campaign to its end as a Prefect flow; raises what the campaign raises."""
+@contextmanager
+def cancelling(campaign: Campaign) -> Iterator[None]:
+    """When a person stops the campaign, take back what is at work: resuming asks for it again.
+
+    Ctrl-C is a `KeyboardInterrupt`, a flow run that is cancelled on Prefect's page (or whose
+    process is sent SIGTERM) a `TerminationSignal`. An error takes nothing back: the jobs of a
+    cluster go on then, and are taken in later.
+    """
+    try:
+        yield
+    except BaseException as stop:
+        if not isinstance(stop, Exception):
+            campaign.runner.cancel(campaign.runner.running())
+        raise
+
+
+def run_as_flow(campaign: Campaign, is_shared: bool = False) -> None:
+    """Run the campaign to its end as a Prefect flow; raises what the campaign raises.
+
+    `is_shared`: people see its page, and cancelling it there is a SIGTERM to this process.
+    """
     from prefect import flow
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogHandler
 
+    page = PageWatch()
+
     @flow(name="discovery-campaign", flow_run_name=campaign.config.name, persist_result=False)
     def discovery_campaign(directory: str) -> None:
-        campaign.run(as_tasks(campaign))
+        with cancelling(campaign), page.heeding() if is_shared else nullcontext():
+            campaign.run(as_tasks(campaign))
 
     try:
         discovery_campaign(str(campaign.directory.resolve()))
     finally:
+        page.conclude()
         # Before the server goes: what is still queued would be lost, and complained about at exit.
         APILogHandler().flush()
         EventsWorker.drain_all(timeout=5)

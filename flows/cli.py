@@ -145,11 +145,14 @@ def resume(directory: Directory, assignments: Assignments = None) -> None:
 
 def _run(open_campaign: Any) -> None:
     """Run an opened campaign as a Prefect flow, tracked, watched and reported."""
+    from flows.artifacts import PrefectArtifacts
     from flows.campaign import prefect_server, run_as_flow
     from flows.tracking import tracking
     from pipeline.progress import Several
 
     signal.signal(signal.SIGTERM, _interrupt)
+    # On a server that others look at too, the rounds have their pages.
+    is_shared = bool(os.environ.get("PREFECT_API_URL"))
     with open_campaign() as campaign:
         stop_in_order()
         directory, config = campaign.directory, campaign.config
@@ -158,21 +161,11 @@ def _run(open_campaign: Any) -> None:
             if not campaign.is_complete():
                 campaign.runner.start()
                 with prefect_server(directory) as wait, TerminalProgress(campaign) as terminal:
-                    campaign.progress = Several(terminal, view)
+                    pages = [PrefectArtifacts(campaign)] if is_shared else []
+                    campaign.progress = Several(terminal, view, *pages)
                     wait()
-                    with _cancelling(campaign):
-                        run_as_flow(campaign)
+                    run_as_flow(campaign, is_shared)
     _conclude(directory, config)
-
-
-@contextmanager
-def _cancelling(campaign: Any) -> Iterator[None]:
-    """On Ctrl-C take back what is at work on a cluster: the ledger asks for it again on resume."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        campaign.runner.cancel(campaign.runner.running())
-        raise
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -409,27 +402,45 @@ def serve(
 
     Prefect makes the runs: on the server that PREFECT_API_URL names, or on one of the campaign's
     own, whose page this command prints. Several campaigns: one `serve` each. A run that finds the
-    campaign busy leaves it alone.
+    campaign busy leaves it alone. What `motherlode resume` changed since the file was written stays
+    changed.
 
     Example: `motherlode serve configs/branin.yaml --cron "0 2 * * *" --rounds 1`
     """
     from flows.campaign import prefect_server
-    from flows.execution import runner_for
-    from pipeline.campaign import Campaign
 
     signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
-        # Opened once: every error now, and not at two at night.
-        with Campaign.from_config(config, dir, runner=runner_for) as campaign:
-            directory, name = campaign.directory, campaign.config.name
+        directory, name, told = _opened_once(config, dir)
         stop_in_order()
         with prefect_server(directory, schedules=True) as wait:
             _check_cron(cron)
             wait()
             from flows.deploy import serve as serve_flow
 
-            console.print(pairs({"page": _prefect_page(), "campaign": str(directory)}))
+            shown = {"page": _prefect_page(), "campaign": str(directory)}
+            console.print(pairs(shown | ({"now": told} if told else {})))
             serve_flow(config, cron, rounds, directory, name)
+
+
+def _opened_once(config: Path, dir: Path | None) -> tuple[Path, str, str]:
+    """A campaign's directory, its name, and what a person should know; every error comes now.
+
+    One that another process holds is served all the same: runs leave it alone meanwhile, such as
+    while a flow run works on whose `serve` was killed.
+    """
+    from flows.execution import runner_for
+    from flows.standing import as_it_stands
+    from pipeline.campaign import Campaign, LockedError, directory_of
+    from pipeline.config import parse, read_yaml
+
+    assignments, told = as_it_stands(config, dir)
+    try:
+        with Campaign.from_config(config, dir, overrides=assignments, runner=runner_for) as opened:
+            return opened.directory, opened.config.name, "; ".join(told)
+    except LockedError as error:
+        wanted = parse(read_yaml(config))
+        return directory_of(wanted, dir), wanted.name, str(error).partition(";")[0]
 
 
 def _check_cron(cron: str) -> None:

@@ -16,8 +16,9 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.artifacts import PrefectArtifacts
-from flows.campaign import as_tasks
+from flows.campaign import as_tasks, cancelling
 from flows.execution import runner_for
+from flows.standing import as_it_stands
 from flows.tracking import tracking
 from pipeline.approval import WaitingForApprovalError, approve, reject, waiting_batch
 from pipeline.campaign import Campaign, LockedError
@@ -42,25 +43,34 @@ class Decision(RunInput):
 def advance(config: str, rounds: int = 1, directory: str | None = None) -> State[Any] | None:
     """Play up to `rounds` rounds of the campaign of a config file, from where it stands.
 
-    A run that finds the campaign busy with another leaves it alone. A batch that needs approval
-    suspends the run, which asks for a `Decision` on its page; `motherlode approve` does as well.
+    What `motherlode resume` changed since the file was written stays changed. A run that finds the
+    campaign busy with another leaves it alone. A batch that needs approval suspends the run, which
+    asks for a `Decision` on its page; `motherlode approve` does as well. A run that is cancelled
+    stops what is at work, and the next one asks for it again.
     """
+    assignments, told = as_it_stands(Path(config), None if directory is None else Path(directory))
     try:
-        campaign = Campaign.from_config(config, directory, runner=runner_for)
+        campaign = Campaign.from_config(config, directory, overrides=assignments, runner=runner_for)
     except LockedError as error:
         return Completed(name="Busy", message=str(error))
     with campaign:
         where, name = campaign.directory, campaign.config.name
         try:
-            with tracking(where, campaign.config.tracking) as view:
-                campaign.progress = Several(PrefectArtifacts(campaign), view)
-                n_played = campaign.run(as_tasks(campaign), rounds=rounds)
+            n_played = _play(campaign, rounds)
         except WaitingForApprovalError:
             n_played = None
     if n_played is None:
         return _ask(where, config, rounds, directory)
     write_report(where)
-    return Completed(message=f"{name}: {n_played} rounds played")
+    return Completed(message="; ".join([f"{name}: {n_played} rounds played", *told]))
+
+
+def _play(campaign: Campaign, rounds: int) -> int:
+    """Play up to `rounds` rounds as tasks of this flow run, watched; how many."""
+    with tracking(campaign.directory, campaign.config.tracking) as view:
+        campaign.progress = Several(PrefectArtifacts(campaign), view)
+        with cancelling(campaign):
+            return campaign.run(as_tasks(campaign), rounds=rounds)
 
 
 def _ask(where: Path, config: str, rounds: int, directory: str | None) -> State[Any] | None:

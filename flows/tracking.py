@@ -38,7 +38,7 @@ class MlflowTracking(Progress):
     """MLflow's view of the campaign in `directory`, written by one thread of its own.
 
     `uri` names a tracking server or store; without it the store is `mlflow.db` in the directory.
-    `started`, `recorded` and `finished` raise nothing: the last failure is kept in `failure`, and
+    `started`, `queries` and `finished` raise nothing: the last failure is kept in `failure`, and
     the first is warned of.
     """
 
@@ -59,8 +59,12 @@ class MlflowTracking(Progress):
         self._guarded(_import_mlflow)
         self._worker.submit(self._guarded, self._sync)
 
-    def recorded(self, number: int) -> None:
-        """Round `number` is complete: show it, and whatever was missed before it."""
+    def queries(self, n: int) -> None:
+        """N queries are at work: show the rounds before them that are not shown yet.
+
+        Not when a round is recorded, because the next one trains then, in this process: to draw a
+        round's figures beside that held it up by 2 s, while now it only waits for the oracles.
+        """
         self._worker.submit(self._guarded, self._sync)
 
     def finished(self, status: Status) -> None:

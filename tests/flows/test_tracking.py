@@ -109,7 +109,7 @@ class Store:
 def track(directory: Path) -> MlflowTracking:
     """Show everything by the calls of a running campaign; nothing may fail."""
     view = MlflowTracking(directory)
-    view.recorded(ROUNDS[-1])
+    view.queries(1)
     view.finished("FINISHED")
     assert view.failure is None
     return view
@@ -212,8 +212,8 @@ def test_a_failure_is_warned_of_once_and_caught_up(
     view = MlflowTracking(directory)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "motherlode"):
         patch.setattr(MlflowView, "_write_artifacts", fails)
-        view.recorded(0)
-        view.recorded(1)
+        view.queries(1)
+        view.queries(1)
         view.finished("FAILED")
     (record,) = [record for record in caplog.records if record.name == "motherlode"]
     assert "disk full" in record.message
@@ -269,7 +269,7 @@ def test_how_a_campaign_ended(
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_running_campaign_is_shown_round_by_round(
+def test_a_running_campaign_is_shown_while_the_next_rounds_oracles_work(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read_snapshot(directory)
@@ -282,7 +282,7 @@ def test_a_running_campaign_is_shown_round_by_round(
     view = MlflowTracking(directory)
     for number in ROUNDS[:2]:
         played.append(number)
-        view.recorded(number)
+        view.queries(1)
         view._worker.submit(lambda: None).result()
         store = Store(directory)
         assert len(store.runs("round")) == number + 1
