@@ -64,15 +64,16 @@ def choose(
 def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> Pool:
     gain = acquisition.log_gain(proposals.features)
     gain[:, -1] += known.pair_gain(proposals.keys)
+    discount = known.log_discount(proposals.features, proposals.families)
     allowed = open_items(known.campaign, proposals.keys) & known.payable()
     if proposals.is_offered is not None:
         allowed &= proposals.is_offered
     is_declared = known.campaign.config.selection.cost == "declared"
     return Pool(
-        gain,
+        gain + discount[:, None],
         allowed,
         proposals.families,
-        known.log_harvest(proposals.features, proposals.keys),
+        known.log_harvest(proposals.features, proposals.keys) + discount,
         None if is_declared else known.predicted_costs(proposals.features),
     )
 

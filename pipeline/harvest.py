@@ -35,12 +35,24 @@ class Harvest:
         E[min(max(f - bar, 0), ceiling - bar)] is the expected improvement (Jones, Schonlau and
         Welch 1998, doi 10.1023/A:1008306431147) over the bar less that over the ceiling.
         """
-        sd = sd.clamp(min=1e-300)
-        above, beyond = (
-            sd.log() + log_expected_improvement((mean - w) / sd) for w in (self.bar, self.ceiling)
-        )
+        above, beyond = log_growth(mean, sd, self.bar), log_growth(mean, sd, self.ceiling)
         # What is left of the two far below both keeps the order of the chance to pass the bar.
         return above + torch.log(-torch.expm1((beyond - above).clamp(max=-1e-15)))
+
+    def log_discount(self, mean: Tensor, sd: Tensor, own: Tensor) -> Tensor:
+        """What a candidate is worth less for a value that its family has already, `(q,)`, <= 0.
+
+        `own (q,)` is the best value of each one's family, -inf where it has none. The k best hold
+        one of a family: a variant adds what it is above its own family's value, not the bar.
+        """
+        bar = own.clamp(min=self.bar)
+        return log_growth(mean, sd, bar) - log_growth(mean, sd, self.bar)
+
+
+def log_growth(mean: Tensor, sd: Tensor, bar: Tensor | float) -> Tensor:
+    """Log of E[max(f - bar, 0)], f of N(mean, sd²), `(q,)`."""
+    sd = sd.clamp(min=1e-300)
+    return sd.log() + log_expected_improvement((mean - bar) / sd)
 
 
 def harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Harvest:

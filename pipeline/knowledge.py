@@ -6,7 +6,7 @@ Named axes: n observations, q candidates, r reference candidates, d features, m 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,12 +154,23 @@ class Knowledge:
 
     def harvest(self, features: Tensor) -> Harvest:
         """What the k best can gain by candidates of features `(q, d)`."""
-        mean, sd = self.at_target(features)
-        known = metrics.found(self.frame, self.campaign.target, self.campaign.goal)["value"]
-        scores = score(known, self.campaign.goal).tolist()
+        values = torch.tensor(list(self._found().values()), dtype=torch.float64)
+        return harvest(*self.at_target(features), values, self.campaign.config.selection.top_k)
+
+    def log_discount(self, features: Tensor, families: Sequence[str]) -> Tensor:
+        """What candidates of known `families` are worth less for that, `(q,)`: see `harvest`."""
+        found = self._found()
+        own = [found.get(family, -torch.inf) for family in families]
+        own_best = torch.tensor(own, dtype=torch.float64)
+        return self.harvest(features).log_discount(*self.at_target(features), own_best)
+
+    def _found(self) -> dict[str, float]:
+        """The best value at the target of each family that has one, bent, larger better."""
+        found = metrics.found(self.frame, self.campaign.target, self.campaign.goal)
+        scores = score(found["value"], self.campaign.goal).tolist()
         bent = self.bend.bend(torch.tensor(scores, dtype=torch.float64))
-        values = sign(self.campaign.goal) * bent
-        return harvest(mean, sd, values, self.campaign.config.selection.top_k)
+        values = (sign(self.campaign.goal) * bent).tolist()
+        return dict(zip(found["family"], values, strict=True))
 
     def at_target(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and sd at the target of what is compared, `(q,)` each; larger is better."""

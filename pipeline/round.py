@@ -21,6 +21,7 @@ from pipeline import approval, metrics
 from pipeline.answers import dispatch, has_come, take_in_late, wait
 from pipeline.decision import Proposals, choose, reasons, recommended
 from pipeline.examples import N_EXAMPLES, examples
+from pipeline.families import best_of_each
 from pipeline.initial import distinct, distinct_random, initial_design
 from pipeline.knowledge import NOTES, HarvestGain, Knowledge, learn
 from pipeline.ledger import Query, sync_file
@@ -236,7 +237,13 @@ class Round:
         environment, known = self.campaign.parts.environment, self.pool.states
         worth = HarvestGain(self.known, self.known.harvest(environment.features(known)))
         found = searched_pool(environment, worth, known, self.seed("harvest"), N_GENERATIONS // 2)
-        return [self.pool.best(n), found.best(n)]
+        return [self._leaders(pool, n) for pool in (self.pool, found)]
+
+    def _leaders(self, pool: GainPool, n: int) -> Tensor:
+        """The n best of a pool, a few of each family: variants of one must not fill it."""
+        families = self.campaign.parts.environment.families(pool.states)
+        rows = best_of_each(families, pool.gains, torch.ones(len(families), dtype=torch.bool))
+        return pool.states[rows[:n]]
 
     def select(self) -> None:
         """Choose the batch and reserve it."""

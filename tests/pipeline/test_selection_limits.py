@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from torch import Tensor
 
-from pipeline.harvest import log_harvest
+from pipeline.harvest import harvest, log_harvest
 from pipeline.ledger import affordable
 from pipeline.limits import round_limits
 from pipeline.selection import FidelityPolicy, Pool, Rules, select
@@ -158,8 +159,8 @@ def test_law_harvest_is_the_growth_of_the_sum_of_the_best_up_to_the_ceiling(
     z = torch.special.ndtri((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)
     growth = (mean[:, None] + sd[:, None] * z - bar).clamp(0, float(ceiling - bar)).mean(1)
     assert bool((growth > 0).any()) or float(ceiling) == float(bar)
-    harvest = log_harvest(mean, sd, values, k).exp()
-    torch.testing.assert_close(harvest, growth, rtol=1e-3, atol=2e-4)
+    told = log_harvest(mean, sd, values, k).exp()
+    torch.testing.assert_close(told, growth, rtol=1e-3, atol=2e-4)
 
 
 def test_a_gamble_on_the_unknown_is_no_harvest_beside_what_is_nearly_certain() -> None:
@@ -179,6 +180,18 @@ def test_harvest_above_a_plateau_ranks_by_the_chance_to_pass_it() -> None:
     harvest = log_harvest(mean, sd, torch.zeros(5), 3)
     by_chance = torch.special.log_ndtr(mean / sd)
     torch.testing.assert_close(harvest.diff(), by_chance.diff(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_variant_adds_what_it_is_above_its_own_family() -> None:
+    """The first is a variant of the best, the second of one below the bar, the third of none."""
+    mean, sd = torch.full((3,), 0.9).double(), torch.full((3,), 0.1).double()
+    values = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
+    own = torch.tensor([1.0, 0.2, -torch.inf], dtype=torch.float64)
+    gains = harvest(mean, sd, values, 2)
+    discount = gains.log_discount(mean, sd, own)
+    assert discount[1:].tolist() == [0.0, 0.0]
+    left = float(discount[0].exp()) * 0.4  # of an expected growth of 0.9 - 0.5
+    assert left == pytest.approx(0.1 * (norm.pdf(-1) - norm.cdf(-1)), rel=1e-3)
 
 
 def test_harvest_far_below_the_best_still_ranks() -> None:
