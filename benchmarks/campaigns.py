@@ -40,17 +40,17 @@ from pipeline.config import override
 RESULTS = Path(__file__).parent / "results" / "campaigns"
 IMAGES = ROOT / "docs" / "images"
 
-Task = tuple[str, str, int, Path, dict[str, Any]]
+Task = tuple[str, str, int, Path, dict[str, Any], bool]
 
 
 def play(task: Task) -> str:
     """Run or finish one entry and write its result; one line about it."""
-    race, method, seed, results, changes = task
+    race, method, seed, results, changes, stops = task
     folder = results / race
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     name = f"{race}-{method}-{seed}"
-    result = run(RACES[race], method, name, seed, folder / f"{method}-{seed}", changes)
+    result = run(RACES[race], method, name, seed, folder / f"{method}-{seed}", changes, stops)
     path = folder / f"{method}-{seed}.json"
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(result | {"race": race, "method": method, "seed": seed}))
@@ -89,7 +89,7 @@ def missing(options: argparse.Namespace) -> list[Task]:
     """The entries that have no result yet, seed by seed so that every method has some early."""
     changes = override({}, options.set)
     tasks = [
-        (race, method, seed, options.results, changes)
+        (race, method, seed, options.results, changes, options.stop)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
         for race in options.races
         for method in options.methods or RACES[race].methods
@@ -109,6 +109,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--stop", action="store_true", help="end a campaign once its best k are the race's ceiling"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
     parser.add_argument("--figures", action="store_true", help="run nothing, draw docs/images")
     options = parser.parse_args()

@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.campaigns_genetic import genetic
 from benchmarks.campaigns_races import Config, Race
 from benchmarks.campaigns_result import result
-from pipeline import Campaign
+from pipeline import Campaign, metrics
+from pipeline.goal import sign
 from pipeline.progress import Progress
 
 DATA = Path(__file__).parent / "results" / "data"
@@ -77,16 +78,26 @@ ALL_METHODS = (*METHODS, "genetic")
 """With the genetic algorithm on the true oracle, which is no campaign."""
 
 
-def run(race: Race, method: str, name: str, seed: int, folder: Path, changes: Config) -> Config:
+def run(
+    race: Race,
+    method: str,
+    name: str,
+    seed: int,
+    folder: Path,
+    changes: Config,
+    stops: bool = False,
+) -> Config:
     """Run or finish one entry in `folder`; its queries and seconds as plain data.
 
     `changes` are merged into the campaign's sections: what is tried out before it is a default.
+    With `stops` a campaign ends once its best k have the mean that the race's best case has.
     """
     config = merged(race.make(seed, DATA), changes)
     config |= {"name": name, "seed": seed, "tracking": {"kind": "none"}}
     if method == "genetic":
         return genetic(single_fidelity(config), race.k)
-    return _campaign(METHODS[method](config), folder, race.k)
+    ceiling = race.ceiling if stops else None
+    return _campaign(METHODS[method](config), folder, race.k, ceiling)
 
 
 def merged(config: Config, changes: Config) -> Config:
@@ -145,11 +156,22 @@ class Clock(Progress):
         self.open = None
 
 
-def _campaign(config: Config, folder: Path, k: int) -> Config:
+def _campaign(config: Config, folder: Path, k: int, ceiling: float | None) -> Config:
     with Campaign.from_config(config, folder) as campaign:
         campaign.progress = Clock(folder / "seconds.jsonl")
-        campaign.run()
+        while not _is_at(ceiling, campaign, k) and campaign.step():
+            pass
         frame, parts = campaign.ledger.to_frame(), campaign.parts
     frame = frame.assign(cost=frame["actual_cost"])
     lines = (folder / "seconds.jsonl").read_text(encoding="utf-8").splitlines()
     return result(config, parts, frame, [json.loads(line) for line in lines], k)
+
+
+def _is_at(ceiling: float | None, campaign: Campaign, k: int) -> bool:
+    """Whether the best k paid for at the target have the mean `ceiling`, to 4 decimals."""
+    frame = campaign.ledger.to_frame()
+    paid = frame[frame["actual_cost"] > 0]
+    best = metrics.top_k(paid, campaign.target, campaign.goal, k)["value"]
+    if ceiling is None or len(best) < k:
+        return False
+    return sign(campaign.goal) * (float(best.mean()) - ceiling) >= -5e-5

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from surrogate.improvement import log_improvement
 from surrogate.log_normal import log_expected_improvement
 
 _LEAST_ROOM = 1e-6
@@ -28,6 +29,8 @@ class Harvest:
 
     bar: float
     ceiling: float
+    step: float = 0.0
+    """Values come in steps, and no rise is less than it; 0: they do not."""
 
     def log(self, mean: Tensor, sd: Tensor) -> Tensor:
         """Log of it by the target's posterior `mean`, `sd` `(q,)`, larger better: `(q,)`.
@@ -35,7 +38,8 @@ class Harvest:
         E[min(max(f - bar, 0), ceiling - bar)] is the expected improvement (Jones, Schonlau and
         Welch 1998, doi 10.1023/A:1008306431147) over the bar less that over the ceiling.
         """
-        above, beyond = log_growth(mean, sd, self.bar), log_growth(mean, sd, self.ceiling)
+        above = log_improvement(mean - self.bar, sd.clamp(min=1e-300), self.step)
+        beyond = log_growth(mean, sd, self.ceiling)
         # What is left of the two far below both keeps the order of the chance to pass the bar.
         return above + torch.log(-torch.expm1((beyond - above).clamp(max=-1e-15)))
 
@@ -55,20 +59,21 @@ def log_growth(mean: Tensor, sd: Tensor, bar: Tensor | float) -> Tensor:
     return sd.log() + log_expected_improvement((mean - bar) / sd)
 
 
-def harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Harvest:
+def harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int, step: float = 0.0) -> Harvest:
     """What the k best can gain, by the posterior `mean`, `sd` `(q,)` of the pool's candidates.
 
     `values (n,)` are what the target answered, one a candidate, all with larger better. The bar is
     the k-th best of them, the worst of all while there are fewer, the mean of the posterior where
-    there is none. The ceiling is the best value, or the best mean where that is higher.
-    ValueError unless k >= 1.
+    there is none. The ceiling is the best value, or the best mean where that is higher; where
+    values come in steps of `step` it is one step above the bar at least, for where the k best are
+    equal one more of them adds nothing. ValueError unless k >= 1.
     """
     if k < 1:
         raise ValueError(f"top_k: expected 1 or more, got {k}")
     bar = float(_kth_best(values, mean, k))
     least = bar + _LEAST_ROOM * float(sd.median().clamp(min=1e-300))
     best = float(torch.cat([values.double(), mean.double()]).max())
-    return Harvest(bar, max(best, least))
+    return Harvest(bar, max(best, least, bar + step), step)
 
 
 def log_harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Tensor:

@@ -78,20 +78,34 @@ class Knowledge:
         return list(dict.fromkeys(done["candidate"]))
 
     def acquisition(self, reference: Tensor, seed: int) -> Acquisition:
-        """The gain of a query; `reference (r, d)` are features that stand for the space."""
+        """The gain of a query; `reference (r, d)` are features that stand for the space.
+
+        Where values come in steps the gain is measured from the best: more of what is as good are
+        easily found, and are the harvest's.
+        """
         campaign, k = self.campaign, self.campaign.config.selection.top_k
-        made = campaign.parts.new_acquisition()
+        made, step = campaign.parts.new_acquisition(), self._step(1)
         made.prepare(
             self.compared,
             sign=sign(campaign.goal),
             best=self._bent(metrics.best_score(self.frame, campaign.target, campaign.goal)),
-            kth_best=self._bent(
-                metrics.kth_best_score(self.frame, campaign.target, campaign.goal, k)
-            ),
+            kth_best=self._kth_best(1 if step > 0 else k),
+            step=step,
             reference_features=reference,
             seed=seed,
         )
         return made
+
+    def _kth_best(self, k: int) -> float | None:
+        campaign = self.campaign
+        return self._bent(metrics.kth_best_score(self.frame, campaign.target, campaign.goal, k))
+
+    def _step(self, k: int) -> float:
+        """How far the k-th best is above what is worse, where values come in steps; else 0."""
+        campaign = self.campaign
+        bar = self._kth_best(k)
+        below = self._bent(metrics.level_below(self.frame, campaign.target, campaign.goal, k))
+        return 0.0 if bar is None or below is None else abs(bar - below)
 
     def _bent(self, score: float | None) -> float | None:
         return (
@@ -115,6 +129,11 @@ class Knowledge:
     def limits(self, number: int) -> Limits:
         """What the batch of a round may cost, in all and for what the guard does not trust yet."""
         costs = [rung.cost for rung in self.campaign.parts.ladder]
+        if len(costs) == 1 and self._step(1) > 0:
+            # There the gain is what may be above all that is known: the other half is harvested.
+            limits = self.campaign.limits(number, costs)
+            share = self.campaign.config.selection.target_share
+            return replace(limits, target_cost=share * limits.cost)
         if not self.verdicts:
             return self.campaign.limits(number, costs)
         payable = self.payable().tolist()
@@ -155,7 +174,8 @@ class Knowledge:
     def harvest(self, features: Tensor) -> Harvest:
         """What the k best can gain by candidates of features `(q, d)`."""
         values = torch.tensor(list(self._found().values()), dtype=torch.float64)
-        return harvest(*self.at_target(features), values, self.campaign.config.selection.top_k)
+        k = self.campaign.config.selection.top_k
+        return harvest(*self.at_target(features), values, k, self._step(k))
 
     def log_discount(self, features: Tensor, families: Sequence[str]) -> Tensor:
         """What candidates of known `families` are worth less for that, `(q,)`: see `harvest`."""
@@ -173,9 +193,18 @@ class Knowledge:
         return dict(zip(found["family"], values, strict=True))
 
     def at_target(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and sd at the target of what is compared, `(q,)` each; larger is better."""
-        mean, sd = self.compared.predict(features, len(self.campaign.parts.ladder) - 1)
-        return sign(self.campaign.goal) * mean, sd
+        """`above` without the chance."""
+        mean, sd, _ = self.above(features)
+        return mean, sd
+
+    def above(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and sd at the target of what is compared, and a log chance, `(q,)` each.
+
+        Larger is better; of what is not at its floor, with the chance of that: see `predict_above`.
+        """
+        last = len(self.campaign.parts.ladder) - 1
+        mean, sd, log_chance = self.compared.predict_above(features, last)
+        return sign(self.campaign.goal) * mean, sd, log_chance
 
     def _checked_by_cheapest(self, features: Tensor, keys: list[str]) -> Tensor:
         frame, cheapest = self.frame, self.campaign.parts.fidelities[0]
@@ -195,7 +224,8 @@ class HarvestGain:
 
     def target_log_gain(self, features: Tensor) -> Tensor:
         """Log harvest of candidates of features `(q, d)`, `(q,)`."""
-        return self.harvest.log(*self.known.at_target(features))
+        mean, sd, log_chance = self.known.above(features)
+        return self.harvest.log(mean, sd) + log_chance
 
 
 def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:
@@ -235,6 +265,7 @@ def previous_notes(directory: Path, number: int) -> dict[str, Any]:
 def _new_surrogate(campaign: Campaign) -> Surrogate:
     model = campaign.parts.new_surrogate()
     model.feature_blocks = campaign.parts.environment.feature_blocks
+    model.sign = sign(campaign.goal) if isinstance(campaign.goal, str) else None
     return model
 
 

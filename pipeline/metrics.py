@@ -16,6 +16,9 @@ from surrogate.calibration import calibration
 OWN = ("state", "fidelity", "family", "value", "actual_cost", "reason")
 """What the figures of a round need of its own queries."""
 
+LEAST_TIES = 8
+"""Values come in steps where each is taken so many times on average."""
+
 
 def found(frame: pd.DataFrame, target: str, goal: Goal) -> pd.DataFrame:
     """Finished target-fidelity queries, best first, one (the best) for each family.
@@ -54,6 +57,19 @@ def kth_best_score(frame: pd.DataFrame, target: str, goal: Goal, k: int) -> floa
     """
     values = top_k(frame, target, goal, k)["value"]
     return None if len(values) < k else float(score(values, goal).iloc[-1])
+
+
+def level_below(frame: pd.DataFrame, target: str, goal: Goal, k: int) -> float | None:
+    """The next worse score than the k-th best, where values come in steps; None where they do not.
+
+    They do where there are few different ones: many candidates are equally good.
+    """
+    scores = score(found(frame, target, goal)["value"], goal)
+    levels = scores.drop_duplicates()
+    if len(scores) < k or len(levels) * LEAST_TIES > len(scores):
+        return None
+    worse = levels[sign(goal) * levels < sign(goal) * scores.iloc[k - 1]]
+    return None if worse.empty else float(worse.iloc[0])
 
 
 def spend(frame: pd.DataFrame) -> float:

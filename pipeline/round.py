@@ -20,12 +20,12 @@ from torch import Tensor
 from pipeline import approval, metrics
 from pipeline.answers import dispatch, has_come, take_in_late, wait
 from pipeline.decision import Proposals, choose, reasons, recommended
-from pipeline.examples import N_EXAMPLES, examples
+from pipeline.examples import N_EXAMPLES, best_observed, examples
 from pipeline.families import best_of_each
 from pipeline.initial import distinct, distinct_random, initial_design
 from pipeline.knowledge import NOTES, HarvestGain, Knowledge, learn
 from pipeline.ledger import Query, sync_file
-from pipeline.pool import N_GENERATIONS, GainPool, searched_pool
+from pipeline.pool import N_GENERATIONS, N_OBSERVED, GainPool, searched_pool
 from pipeline.queries import (
     CampaignStoppedError,
     make_queries,
@@ -127,7 +127,9 @@ class Round:
             environment.features(known), self.seed("acquisition")
         )
         space, gain, known = self._as_sampled(known)
-        self.pool = searched_pool(space, gain, known, self.seed("search"), self._n_generations())
+        self.pool = searched_pool(
+            space, gain, known, self.seed("search"), self._n_generations(), self._observed()
+        )
         reward = scaled_reward(space, gain, space.features(self.pool.states), self.seed("reward"))
         losses = self.sampler.train(
             reward,
@@ -141,6 +143,15 @@ class Round:
         self.notes["seconds_train"] = time.perf_counter() - began
         self.notes["reward"] = reward.notes()
         self.notes["sampler_loss"] = [float(loss) for loss in losses]
+
+    def _observed(self) -> Tensor | None:
+        """States of the best observed candidates; None where the sampler draws fidelities too."""
+        assert self.known is not None  # noqa: S101
+        campaign = self.campaign
+        if campaign.parts.pairs is not None:
+            return None
+        keys = best_observed(self.known.frame, campaign.parts.fidelities, campaign.goal, N_OBSERVED)
+        return campaign.parts.environment.from_keys(keys)
 
     def _n_generations(self) -> int:
         """Generations of the search beside the sampler: none where that is a rival to race."""

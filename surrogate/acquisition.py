@@ -40,6 +40,7 @@ class Acquisition(ABC):
         reference_features: Tensor,
         seed: int,
         kth_best: float | None = None,
+        step: float = 0.0,
     ) -> None:
         """Take in a fitted surrogate; call again after each fit.
 
@@ -48,7 +49,8 @@ class Acquisition(ABC):
         in. `reference_features (r, d)`, r >= 1, is a representative sample of the candidates, the
         observed ones included. `kth_best` is the k-th best observed value at the target, which a
         candidate must beat to enter the best k: what improvement is measured from, `best` when
-        None. (E[max(f - kth_best, 0)] is the expected rise of the sum of the best k.) The kinds
+        None. (E[max(f - kth_best, 0)] is the expected rise of the sum of the best k.) `step`:
+        values come in steps, and no improvement is less than it; 0: they do not. The kinds
         that ask where the maximum is (entropy, knowledge gradient) have no use for it.
         ValueError for another sign, an empty reference or a kth_best better than best.
         """
@@ -58,6 +60,7 @@ class Acquisition(ABC):
         mean, sd = self._target(reference_features)
         self._best = float(mean.max()) if best is None else sign * best
         self._bar = self._best if kth_best is None else sign * kth_best
+        self._step = step
         self._learn_reference(mean, sd, seed)
 
     def log_gain(self, features: Tensor) -> Tensor:

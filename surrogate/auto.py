@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from surrogate.blocks import Layout, layout
 from surrogate.deep_kernel import DeepKernel
+from surrogate.floor import floor_of
+from surrogate.floored import Floored
 from surrogate.gp import GP, MultiFidelityGP
 from surrogate.surrogate import Surrogate
 
@@ -18,6 +19,9 @@ _KINDS = {GP: "gp", MultiFidelityGP: "multi_fidelity_gp", DeepKernel: "deep_kern
 
 class Auto(Surrogate):
     """An exact GP up to `max_exact` finite observations, and `deep_kernel` beyond.
+
+    Where the worst value is shared by many words or choices of one fidelity, it is a floor
+    that is learned apart (see `floored`), and the others by an exact GP, however many.
 
     The exact GP is `gp` with one fidelity, else `multi_fidelity_gp`; the kernel of either is made
     for what the features are (see `correlations`). The exact GP's time grows with the cube
@@ -49,21 +53,28 @@ class Auto(Surrogate):
 
         ValueError as the chosen surrogate's.
         """
-        n = int(torch.isfinite(values).sum())
-        chosen = self._choice(n, n_fidelities)
-        chosen.feature_blocks = self.feature_blocks
-        if self._warm.get("kind") == _KINDS[type(chosen)]:
+        floor = self._floor(values, n_fidelities, features.shape[1])
+        is_told = values.isfinite() if floor is None else values.isfinite() & (values != floor)
+        n = int(is_told.sum())
+        chosen = self._choice(n, n_fidelities) if floor is None else self._exact(n_fidelities)
+        chosen.feature_blocks, chosen.sign = self.feature_blocks, self.sign
+        self._kind = _KINDS[type(chosen)]
+        if self._warm.get("kind") == self._kind:
             chosen.warm_start(self._warm["state"])
         self._warm = {}
-        chosen.fit(features, fidelities, values, n_fidelities, seed)
-        self._chosen, self.n_fidelities = chosen, n_fidelities
-        self._because = _reason(n, self._max_exact, n_fidelities) + _reason_of_space(
-            layout(self.feature_blocks, features.shape[1])
-        )
+        self._chosen = chosen if floor is None else Floored(chosen, floor)
+        self._chosen.fit(features, fidelities, values, n_fidelities, seed)
+        self.n_fidelities = n_fidelities
+        why = _reason(n, self._max_exact, n_fidelities) if floor is None else f"{n} above a floor; "
+        self._because = why + _reason_of_space(layout(self.feature_blocks, features.shape[1]))
 
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
         return self._fitted().predict(features, fidelity)
+
+    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and sd of f where it is not at its floor, and the log chance of it, `(q,)` each."""
+        return self._fitted().predict_above(features, fidelity)
 
     def covariance(
         self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor
@@ -82,7 +93,7 @@ class Auto(Surrogate):
     def state(self) -> dict[str, Any]:
         """The chosen surrogate's state, and its kind."""
         chosen = self._fitted()
-        return {"kind": _KINDS[type(chosen)], "state": chosen.state()}
+        return {"kind": self._kind, "state": chosen.state()}
 
     def warm_start(self, state: Mapping[str, Any]) -> None:
         """Let the next `fit` start from `state`, should it choose the same kind again.
@@ -96,7 +107,7 @@ class Auto(Surrogate):
     def summary(self) -> dict[str, Any]:
         """The chosen surrogate's summary, with `chosen` and `because` before it."""
         model = self._fitted()
-        return {"chosen": _KINDS[type(model)], "because": self._because} | model.summary()
+        return {"chosen": self._kind, "because": self._because} | model.summary()
 
     def _choice(self, n: int, n_fidelities: int) -> MultiFidelityGP | DeepKernel:
         if n > self._max_exact:
@@ -111,7 +122,14 @@ class Auto(Surrogate):
             outlier_mads=self._outlier_mads,
         )
 
-    def _fitted(self) -> MultiFidelityGP | DeepKernel:
+    def _floor(self, values: Tensor, n_fidelities: int, n_features: int) -> float | None:
+        """The floor of what is observed; None where there is none, or no way to learn of it."""
+        columns = layout(self.feature_blocks, n_features)
+        if self.sign is None or n_fidelities > 1 or columns.continuous or not columns.choices:
+            return None
+        return floor_of(values[values.isfinite()], self.sign)
+
+    def _fitted(self) -> Surrogate:
         if self.n_fidelities == 0:
             raise RuntimeError("expected a fitted surrogate: call fit(...) first")
         return self._chosen

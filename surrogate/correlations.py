@@ -4,15 +4,17 @@ With continuous features alone it is a Matérn-5/2 kernel. In general, for candi
 
     k = (1 - a) m(x, x') exp(-sum_i w_i [x_i ≠ x'_i] - sum_s v_s (1 - S_s(x, x'))) + a mean_s S_s
 
-with m the Matérn-5/2 kernel of the continuous columns; i over choices (one-hot blocks, places
-of words, items of sets): the exponentiated Hamming kernel of BoTorch's `CategoricalKernel`; and s
-over words and sets, with S_s in [0, 1] how similar they are whatever the place. For sets S is
-Tanimoto's kernel (Ralaivola et al. 2005). For words it is the cosine between which letters, and
-which pairs of letters how far apart, occur (a gapped spectrum kernel, after Leslie et al. 2002),
-each gap with a learned weight: a motif learned in one place is known in every other. The
-product forms k's details; the linear term, whose share a is learned, extrapolates what is
-additive in the motifs. Every term is 1 at x = x', and so is k. All of w, v, the weights of the
-gaps and a are learned; a block that does not matter gets a small weight.
+and of few words with 1 - a - b and a third term b sum_i w_i [x_i = x'_i] / sum_i w_i; with m the
+Matérn-5/2 kernel of the continuous columns; i over choices (one-hot blocks, places of words, items
+of sets): the exponentiated Hamming kernel of BoTorch's `CategoricalKernel`; and s over words and
+sets, with S_s in [0, 1] how similar they are whatever the place. For sets S is Tanimoto's kernel
+(Ralaivola et al. 2005). For words it is the cosine between which letters, and which pairs of
+letters how far apart, occur (a gapped spectrum kernel, after Leslie et al. 2002), each gap with a
+learned weight: a motif learned in one place is known in every other. The product forms k's details;
+the linear term, whose share a is learned, extrapolates what is additive in the motifs, and the
+additive term, of share b, what is additive in the letters at each place: where no letter has
+mattered yet, one that was not tried still may. Every term is 1 at x = x', and so is k. All of w, v,
+the weights of the gaps, a and b are learned; a block that does not matter gets a small weight.
 """
 
 from __future__ import annotations
@@ -36,8 +38,13 @@ _SMOOTHER = -1.0
 
 _TOTAL_RATE = 0.5
 """Prior median of the weights w together: two candidates without anything in common."""
-_LOG_SIMILARITY_RATE = math.log(3.0)
-"""Prior median of log v: similarities of random words and sets lie within a few tenths."""
+_SIMILARITY_RATE, _SIMILARITY_RATE_OF_WORDS = 3.0, 0.1
+"""Prior median of v. Similarities of random words and sets lie within a few tenths; of few words
+the places tell the details, and the linear term the motifs."""
+_RATE_OF_PLACE, _SPREAD_OF_PLACES = 0.3, 0.5
+"""Prior median of w, and sd of log w around its mean, of few words."""
+_ADDITIVE, _LINEAR_OF_WORDS = -0.5, -1.0
+"""Prior medians of the logits of b and a of few words, against the details' 0."""
 _SHARED = 1e-3
 """What all words, and all sets, share: two empty ones are equal, not undefined."""
 
@@ -45,20 +52,30 @@ _SHARED = 1e-3
 class Correlation(nn.Module):
     """k above, with its parameters; attributes of parts that the layout lacks are missing."""
 
-    def __init__(self, columns: Layout) -> None:
+    def __init__(self, columns: Layout, is_of_many: bool = False) -> None:
+        """`is_of_many`: many observations tell what the places of words are worth, each its own;
+        few share a prior, and have the additive term.
+        """
         super().__init__()
         self._columns = columns
+        self._is_of_few_words = bool(columns.words) and not is_of_many
         n_choices, n_words, n_sets = len(columns.choices), len(columns.words), len(columns.sets)
         self._choice_of = torch.tensor(choice_columns(columns), dtype=torch.int64)
         if columns.continuous:
             self.continuous: Any = matern_module(len(columns.continuous))
         if n_choices:
-            self._log_rate = math.log(_TOTAL_RATE / n_choices)
+            rate = _RATE_OF_PLACE if self._is_of_few_words else _TOTAL_RATE / n_choices
+            self._log_rate = math.log(rate)
             self.log_rates = nn.Parameter(torch.full((n_choices,), self._log_rate))
+        if self._is_of_few_words:
+            self.additive_logit = nn.Parameter(torch.tensor(_ADDITIVE))
         if n_words + n_sets:
-            start = torch.full((n_words + n_sets,), _LOG_SIMILARITY_RATE)
+            rate = _SIMILARITY_RATE_OF_WORDS if self._is_of_few_words else _SIMILARITY_RATE
+            self._log_similarity_rate = math.log(rate)
+            start = torch.full((n_words + n_sets,), self._log_similarity_rate)
             self.log_similarity_rates = nn.Parameter(start)
-            self.linear_logit = nn.Parameter(torch.zeros(()))
+            self._linear = _LINEAR_OF_WORDS if self._is_of_few_words else 0.0
+            self.linear_logit = nn.Parameter(torch.tensor(self._linear))
         self.gap_logits = nn.ParameterList(torch.zeros(1 + n_gaps(word)) for word in columns.words)
         self.double()
 
@@ -78,7 +95,8 @@ class Correlation(nn.Module):
         if self._columns.is_continuous:
             return self._matern(pairs)
         similarities = self.similarities(pairs)
-        exponent = self._mismatch(pairs)
+        total, agreement = self._agreement(pairs)
+        exponent = total - agreement
         if similarities:
             rates = self.log_similarity_rates.exp()
             for rate, similarity in zip(rates, similarities, strict=True):
@@ -88,9 +106,16 @@ class Correlation(nn.Module):
             details = details * self._matern(pairs)
         if not similarities:
             return details
-        share = torch.sigmoid(self.linear_logit)
         linear = sum(similarities[1:], similarities[0]) / len(similarities)
-        return (1 - share) * details + share * linear
+        shares = self._shares()
+        mixed = shares[0] * details + shares[1] * linear
+        return mixed + shares[2] * agreement / total if self._is_of_few_words else mixed
+
+    def _shares(self) -> Tensor:
+        """Of the details, the linear and, of few words, the additive term, `(2 or 3,)`."""
+        logits = [torch.zeros_like(self.linear_logit), self.linear_logit]
+        logits += [self.additive_logit] if self._is_of_few_words else []
+        return torch.softmax(torch.stack(logits), 0)
 
     def similarities(self, pairs: Pairs) -> list[Tensor]:
         """S of each word, then of each set, `(a, b)` each."""
@@ -107,13 +132,24 @@ class Correlation(nn.Module):
             prior = self.continuous.lengthscale_prior
             total = total + prior.log_prob(self.continuous.lengthscale).sum()
         if self._columns.choices:
-            total = total - (self.log_rates - self._log_rate).square().sum() / 2
+            total = total + self._log_prior_of_rates()
         if self._columns.words or self._columns.sets:
-            off = self.log_similarity_rates - _LOG_SIMILARITY_RATE
-            total = total - off.square().sum() / 2 - self.linear_logit.square() / 2
+            off = self.log_similarity_rates - self._log_similarity_rate
+            total = total - off.square().sum() / 2
+            total = total - (self.linear_logit - self._linear).square() / 2
+        if self._is_of_few_words:
+            total = total - (self.additive_logit - _ADDITIVE).square() / 2
         for logits in self.gap_logits:
             total = total - logits.square().sum() / 2
         return total
+
+    def _log_prior_of_rates(self) -> Tensor:
+        """Of words the places hang together: one that no letter has mattered at yet still may."""
+        if not self._is_of_few_words:
+            return -(self.log_rates - self._log_rate).square().sum() / 2
+        level = self.log_rates.mean()
+        spread = (self.log_rates - level) / _SPREAD_OF_PLACES
+        return -spread.square().sum() / 2 - (level - self._log_rate).square() / 2
 
     def smooth(self) -> None:
         """Set long lengthscales and small weights: what is left is for noise to explain."""
@@ -124,7 +160,7 @@ class Correlation(nn.Module):
             if self._columns.choices:
                 self.log_rates.fill_(self._log_rate + _SMOOTHER)
             if self._columns.words or self._columns.sets:
-                self.log_similarity_rates.fill_(_LOG_SIMILARITY_RATE + _SMOOTHER)
+                self.log_similarity_rates.fill_(self._log_similarity_rate + _SMOOTHER)
 
     def describe(self) -> dict[str, Any]:
         """The parameters, for people and JSON: lists run over columns, choices, words and sets."""
@@ -135,7 +171,10 @@ class Correlation(nn.Module):
             told["choice_weights"] = self.log_rates.detach().exp().tolist()
         if self._columns.words or self._columns.sets:
             told["similarity_weights"] = self.log_similarity_rates.detach().exp().tolist()
-            told["linear_share"] = float(torch.sigmoid(self.linear_logit.detach()))
+            shares = self._shares().detach().tolist()
+            told["linear_share"] = shares[1]
+        if self._is_of_few_words:
+            told["additive_share"] = shares[2]
         if self._columns.words:
             told["gap_weights"] = [
                 torch.softmax(logits.detach(), 0).tolist() for logits in self.gap_logits
@@ -145,12 +184,13 @@ class Correlation(nn.Module):
     def _matern(self, pairs: Pairs) -> Tensor:
         return matern(pairs.a.continuous, pairs.b.continuous, self.continuous.lengthscale)
 
-    def _mismatch(self, pairs: Pairs) -> Tensor:
-        """Sum of the weights of the choices that differ, `(a, b)`, up to rounding."""
+    def _agreement(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Sum of all weights w, and of those that agree, `(a, b)`, up to rounding."""
         if not self._columns.choices:
-            return torch.zeros(len(pairs.a), len(pairs.b), dtype=torch.float64)
+            none = torch.zeros(len(pairs.a), len(pairs.b), dtype=torch.float64)
+            return torch.zeros((), dtype=torch.float64), none
         rates = self.log_rates.exp()
-        return rates.sum() - (pairs.a.choices * rates[self._choice_of]) @ pairs.b.choices.T
+        return rates.sum(), (pairs.a.choices * rates[self._choice_of]) @ pairs.b.choices.T
 
 
 def matern(x_a: Tensor, x_b: Tensor, lengthscale: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class DeepKernel(Standardised):
     ) -> tuple[StandardPosterior, Tensor]:
         d = seen.x.shape[1]
         generator = torch.Generator().manual_seed(seed)
-        prior = JointPrior(d, n_fidelities, True, self.feature_blocks)
+        prior = JointPrior(d, n_fidelities, True, self.feature_blocks, is_of_many=True)
         is_warped = prior.columns.is_continuous
         self._encoder = "residual warp" if is_warped else "no warp"
         warp = Warp(d, self._n_blocks, self._width_of_block, 0.9, seed)

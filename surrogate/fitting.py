@@ -55,6 +55,18 @@ def fit_prior(
     return -best_loss
 
 
+def telling_rows(y: Tensor, sign: float, n: int, seed: int) -> Tensor:
+    """N sorted row numbers of outcomes `y (m,)`: half the best, `sign` says which, half random.
+
+    A search crowds around the best, where it must tell near neighbours apart; the others say how
+    much worse it can get.
+    """
+    order = (sign * y).argsort(descending=True, stable=True)
+    others = order[n // 2 :]
+    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([order[: n // 2], others[drawn[: n - n // 2]]]).sort().values
+
+
 def free_parameters(prior: JointPrior) -> dict[str, torch.nn.Parameter]:
     """The parameters that a fit moves, by name."""
     return {name: p for name, p in prior.named_parameters() if p.requires_grad}

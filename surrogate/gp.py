@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from surrogate.fidelity_signals import Downsampling, LinearTruncated, NumericFidelities
-from surrogate.fitting import fit_prior
+from surrogate.fitting import N_SCREEN, fit_prior, telling_rows
 from surrogate.kernels import JointPrior
 from surrogate.outcomes import OutcomeScale, fit_outcome_scale
 from surrogate.posterior import Observations, Posterior
@@ -113,19 +113,31 @@ class MultiFidelityGP(Standardised):
     ) -> tuple[StandardPosterior, Tensor]:
         seen = seen.rows(self._learns_from(seen.fidelities, n_fidelities))
         prior = self._make_prior(seen.x.shape[1], n_fidelities)
-        warm = warm_parameters(self._warm, prior, len(seen))
+        is_of_words = bool(prior.columns.words) and n_fidelities == 1
+        warm = None if is_of_words else warm_parameters(self._warm, prior, len(seen))
         self._is_warm, self._n_afresh = warm is not None, len(seen)
         if warm is not None:
             self._n_afresh = int(self._warm["n_observations"])
         self._warm = {}
         self._log_posterior: float | None = None
         if len(seen) > 0:
-            self._log_posterior = fit_prior(
-                prior, seen, self._n_starts, self._max_iterations, seed, warm
-            )
+            self._log_posterior = self._fit(prior, seen, seed, warm)
         self._prior = prior
         self._n_learned = torch.bincount(seen.fidelities, minlength=n_fidelities).tolist()
         return Posterior(prior, seen), prior.noise_variance().detach()
+
+    def _fit(
+        self,
+        prior: JointPrior,
+        seen: Observations,
+        seed: int,
+        warm: Mapping[str, Tensor] | None,
+    ) -> float:
+        """Of words the best and some others say what the kernel must: see `telling_rows`."""
+        if not prior.columns.words or prior.n_fidelities > 1 or len(seen) <= N_SCREEN:
+            return fit_prior(prior, seen, self._n_starts, self._max_iterations, seed, warm)
+        told = seen.rows(telling_rows(seen.y, self.sign or 1.0, N_SCREEN, seed))
+        return fit_prior(prior, told, 1, self._max_iterations, seed)
 
     def _make_prior(self, n_features: int, n_fidelities: int) -> JointPrior:
         for name, given in (("fidelity_values", self._values), ("noise_sd", self._noise_sd)):

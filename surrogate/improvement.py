@@ -25,12 +25,31 @@ class LogExpectedImprovement(Acquisition):
     def _learn_reference(self, mean: Tensor, sd: Tensor, seed: int) -> None:
         """Learn nothing: the bar says it all."""
 
+    def _log_gain_at(self, features: Tensor, *, is_every: bool) -> Tensor:
+        surrogate = self._prepared()
+        mean, sd, log_chance = surrogate.predict_above(features, surrogate.n_fidelities - 1)
+        log_rho2 = self._log_squared_correlation(features, sd, is_every)
+        return self._log_gain(self._sign * mean, sd, log_rho2) + log_chance[:, None]
+
     def _log_gain(self, mean: Tensor, sd: Tensor, log_rho2: Tensor) -> Tensor:
         above = mean - self._bar
-        log_ei = sd.log() + log_expected_improvement(above / sd)
+        log_ei = log_improvement(above, sd, self._step)
         moves = sd[:, None] * (log_rho2[:, :-1] / 2).exp()
         log_worth = moves.log() + log_expected_improvement(-above.abs()[:, None] / moves)
         return torch.cat([log_worth, log_ei[:, None]], 1)
+
+
+def log_improvement(above: Tensor, sd: Tensor, step: float) -> Tensor:
+    """Log expected improvement of f of N(above, sd²) over 0, `(q,)`.
+
+    Where values come in steps, so do improvements: less than half a step is none. With
+    e = step / 2 that is E[f 1(f > e)] = e P(f > e) + E[max(f - e, 0)].
+    """
+    u = (above - step / 2) / sd
+    log_ei = sd.log() + log_expected_improvement(u)
+    if step == 0:
+        return log_ei
+    return torch.logaddexp(log_ei, math.log(step / 2) + torch.special.log_ndtr(u))
 
 
 class UpperConfidenceBound(Acquisition):

@@ -38,6 +38,10 @@ what a cheap fidelity sees and the target does not looks like noise."""
 _NOISY = -1.0
 """Log noise variance of a start that explains by noise."""
 
+_LEAST_NOISE_OF_WORDS = 0.01
+"""Least noise variance of few words. Values of words often come in steps, and equal
+ones would be explained best by letters that cannot matter at all, known without any noise."""
+
 BOUNDS: dict[str, tuple[float, float]] = {
     "raw_lengthscale": (-7.0, 9.0),
     "log_rates": (-12.0, 5.0),
@@ -45,6 +49,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "log_bias": (-7.0, 5.0),
     "log_power": (-3.0, 3.0),
     "linear_logit": (-5.0, 5.0),
+    "additive_logit": (-5.0, 5.0),
     "gap_logits": (-5.0, 5.0),
     "partials": (-3.0, 3.0),
     "log_signal": (-4.0, 3.0),
@@ -61,7 +66,7 @@ class JointPrior(nn.Module):
 
     With `is_correlated=False` the fidelities are independent of each other. `blocks` say what
     the features are (None: all continuous); `signals` how the fidelities hang together (None: any
-    correlations).
+    correlations); `is_of_many` that there are many observations (see `Correlation`).
     """
 
     def __init__(
@@ -71,13 +76,15 @@ class JointPrior(nn.Module):
         is_correlated: bool,
         blocks: Blocks | None = None,
         signals: FidelitySignals | None = None,
+        is_of_many: bool = False,
     ) -> None:
         super().__init__()
         self.n_fidelities = n_fidelities
         self.columns = layout(blocks, n_features)
-        self.target_kernel = Correlation(self.columns)
-        self.discrepancy_kernel = Correlation(self.columns)
+        self.target_kernel = Correlation(self.columns, is_of_many)
+        self.discrepancy_kernel = Correlation(self.columns, is_of_many)
         self.signals = signals or Autoregressive(n_fidelities, is_correlated)
+        self._least_noise = _LEAST_NOISE_OF_WORDS if self.columns.words and not is_of_many else 0.0
         self.log_noise = nn.Parameter(torch.full((n_fidelities,), _LOG_NOISE_PRIOR[0]))
         self.double()
 
@@ -94,12 +101,13 @@ class JointPrior(nn.Module):
 
         None is below what keeps the covariance of duplicated points positive definite.
         """
+        self._least_noise = 0.0
         self.log_noise.requires_grad_(False)
         self.log_noise.copy_(variance.log().clamp_min(bounds_of("log_noise")[0]))
 
     def noise_variance(self) -> Tensor:
         """Observation noise variance of each fidelity, `(m,)`."""
-        return self.log_noise.exp()
+        return self.log_noise.exp() + self._least_noise
 
     def compare(self, x_a: Tensor | Encoded, x_b: Tensor | Encoded) -> Pairs:
         """What rows of features `(a, d)` and `(b, d)` have in common, once for many kernels."""

@@ -51,13 +51,22 @@ class WithPending(Surrogate):
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean, the model's own, and standard deviation of f at one fidelity, `(q,)` each."""
         mean, sd = self._model.predict(features, fidelity)
+        return mean, self._left(features, fidelity, sd)
+
+    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same where f is not at its floor, and the log chance of that, `(q,)` each."""
+        mean, sd, log_chance = self._model.predict_above(features, fidelity)
+        return mean, self._left(features, fidelity, sd), log_chance
+
+    def _left(self, features: Tensor, fidelity: int, sd: Tensor) -> Tensor:
+        """What the pending queries leave of a standard deviation, `(q,)`."""
         variance = sd.square()
         explained = [
             self._whiten(part, torch.full((len(part),), fidelity)).square().sum(0)
             for part in torch.split(features, _CHUNK)
         ]
         left = variance - torch.cat([variance.new_zeros(0), *explained])
-        return mean, torch.maximum(left, _LEAST_LEFT * variance).sqrt()
+        return torch.maximum(left, _LEAST_LEFT * variance).sqrt()
 
     def covariance(
         self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from surrogate.blocks import Blocks
@@ -21,6 +22,8 @@ class Surrogate(ABC):
     n_fidelities: int
     feature_blocks: Blocks | None = None
     """What the columns of the features are (see `blocks`); None: all continuous. Set before fit."""
+    sign: float | None = None
+    """+1 where more is better, -1 where less is; None: neither is known. Set before fit."""
 
     @abstractmethod
     def fit(
@@ -34,6 +37,14 @@ class Surrogate(ABC):
     @abstractmethod
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
+
+    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and sd of f where it is not at its floor, and the log chance of that, `(q,)` each.
+
+        Where no floor is known, `predict` and log 1. See `floored`.
+        """
+        mean, sd = self.predict(features, fidelity)
+        return mean, sd, torch.zeros_like(mean)
 
     @abstractmethod
     def covariance(

@@ -94,3 +94,23 @@ def test_history_has_a_row_a_round() -> None:
     assert list(rows["best"]) == [2.0, 2.0]
     assert "calibration" not in rows
     assert metrics.history(frame(), "top", "minimize").empty
+
+
+def stepped(*values: float) -> pd.DataFrame:
+    rows = [(0, f"{i}", f"{i}", "top", "done", value, 1.0, {}) for i, value in enumerate(values)]
+    return frame(*rows)
+
+
+@pytest.mark.parametrize(
+    ("goal", "k", "below"), [("maximize", 1, 2.0), ("maximize", 9, 1.0), ("minimize", 1, 2.0)]
+)
+def test_the_level_below_the_kth_best_is_the_next_worse(goal: str, k: int, below: float) -> None:
+    values = [3.0] * 8 + [2.0] * 8 + [1.0] * 8
+    assert metrics.level_below(stepped(*values), "top", goal, k) == below
+
+
+def test_values_that_differ_have_no_levels_and_nor_has_one_alone() -> None:
+    different = stepped(*[float(i) for i in range(24)])
+    assert metrics.level_below(different, "top", "maximize", 1) is None
+    assert metrics.level_below(stepped(*[1.0] * 24), "top", "maximize", 1) is None
+    assert metrics.level_below(stepped(*[1.0] * 24), "top", "maximize", 25) is None

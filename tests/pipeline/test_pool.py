@@ -64,3 +64,13 @@ def test_a_space_that_is_known_whole_needs_no_search() -> None:
 def test_nothing_known_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one known candidate"):
         searched_pool(WORDS, Letters(), WORDS.initial_states(0), seed=0)
+
+
+def test_words_are_searched_from_the_best_observed_ones_too() -> None:
+    known, right = Random(WORDS).sample(30, seed=0), "ACGTTGCAACCG"
+    near = WORDS.from_keys([right[:i] + "T" + right[i + 1 :] for i in (0, 1, 5, 6, 8, 9)])
+    without = searched_pool(WORDS, Letters(), known, seed=1, n_generations=3)
+    pool = searched_pool(WORDS, Letters(), known, seed=1, n_generations=3, observed=near)
+    # Three generations from random words reach 9 or 10; these begin with 11 and need not be asked.
+    assert float(without.gains[0]) < 11 <= float(pool.gains[0])
+    assert set(WORDS.keys(without.states)) <= set(WORDS.keys(pool.states))

@@ -198,3 +198,14 @@ def test_blocks_that_do_not_fit_are_named(blocks, words):
     model.feature_blocks = blocks
     with pytest.raises(ValueError, match=words):
         model.fit(x, torch.zeros(4, dtype=torch.int64), x[:, 0], 1, 0)
+
+
+def test_a_letter_not_tried_where_none_has_mattered_keeps_some_doubt():
+    kernel = Correlation(layout(WORDS, LETTERS * PLACES))
+    with torch.no_grad():
+        kernel.log_rates.fill_(-20.0)  # no place seems to matter
+        kernel.linear_logit.fill_(-20.0)
+        kernel.log_similarity_rates.fill_(-20.0)
+    share = float(torch.softmax(torch.tensor([0.0, -0.5]), 0)[1])
+    between = _between(kernel, WORDS, _word("ABCDAB"), _word("ABCDAC"))
+    assert float(between) == pytest.approx(1 - share / PLACES, rel=1e-4)

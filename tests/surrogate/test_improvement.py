@@ -92,3 +92,21 @@ def test_log_above_of_hand_computed_values():
 def test_impossible_beta(beta):
     with pytest.raises(ValueError, match="beta"):
         UpperConfidenceBound(beta=beta)
+
+
+@pytest.mark.parametrize("step", [0.25, 2.0])
+def test_where_values_come_in_steps_less_than_half_a_step_is_no_improvement(step):
+    canned = single([1.5], [1.2])
+    found = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=step)
+    generator = torch.Generator().manual_seed(0)
+    rise = 0.5 + 1.2 * torch.randn(400_000, generator=generator, dtype=torch.float64)
+    counted = torch.where(rise > step / 2, rise, 0.0)
+    assert float(found.exp()) == pytest.approx(float(counted.mean()), rel=0.01)
+
+
+def test_a_certain_tie_is_worth_nothing_where_values_come_in_steps():
+    canned = single([1.0, 0.6], [0.01, 0.5])
+    continuous = _gain(LogExpectedImprovement(), canned, canned.features, 1.0)[:, 0]
+    in_steps = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=0.2)[:, 0]
+    assert float(in_steps[0]) < float(in_steps[1]) - 20
+    assert float(in_steps[1]) > float(continuous[1]) - 0.5
