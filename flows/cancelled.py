@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -53,7 +53,8 @@ class PageWatch:
         from prefect.states import Cancelled
 
         told: State[Any] = Cancelled(message="stopped in order; the same command again goes on")
-        with get_client(sync_client=True) as client:
+        # A server that is gone keeps its page as it was; the campaign has stopped all the same.
+        with suppress(*_unreachable()), get_client(sync_client=True) as client:
             client.set_flow_run_state(self._cancelled, told, force=True)
 
     def _watch(self, flow_run: UUID) -> None:
@@ -68,12 +69,17 @@ class PageWatch:
 
 
 def _is_cancelling(client: SyncPrefectClient, flow_run: UUID) -> bool:
-    import httpx
-    from prefect.exceptions import PrefectException
-
     try:
         state = client.read_flow_run(flow_run).state
     # The round goes on without its page; what it needs of the server says so itself.
-    except (httpx.HTTPError, PrefectException, OSError):
+    except _unreachable():
         return False
     return state is not None and state.is_cancelling()
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What a server that does not answer as it should raises."""
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    return httpx.HTTPError, PrefectException, OSError

@@ -20,7 +20,16 @@ import warnings
 from pathlib import Path
 
 from flows.runners.site import bench_of, read_job
-from pipeline.jobs import Bench, Job, Outcome, keep_room, read_result, sync_results, write_result
+from pipeline.jobs import (
+    Bench,
+    Job,
+    Outcome,
+    keep_room,
+    locked,
+    read_result,
+    sync_results,
+    write_result,
+)
 
 READY, DONE, KEPT = "ready", "done", "kept"
 TIMED_OUT = "killed at execution.time_limit_s"
@@ -78,7 +87,9 @@ def _array_key(jobs: Path, name: str) -> str:
 def _answer_one(directory: Path, key: str) -> None:
     bench = bench_of(directory)
     job, limit = read_job(bench.jobs, key)
-    keep_room(bench.jobs, key)  # a full disk must not look like an oracle that was asked
+    with locked(bench.jobs, [key]):  # an earlier run of this job may write its result still
+        if read_result(bench.jobs, key) is None:
+            keep_room(bench.jobs, key)  # a full disk must not look like an oracle that was asked
     (bench.jobs / key / BEGUN).touch()
     if limit is not None:
         timer = threading.Timer(limit, _time_out, (bench, key))

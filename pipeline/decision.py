@@ -40,6 +40,8 @@ def choose(
 
     Where nothing is left to ask for but the final check, the round becomes the last.
     """
+    if not proposals.keys:
+        return []
     campaign, model, features = known.campaign, known.model, proposals.features
     options, environment = campaign.config.selection, campaign.parts.environment
 
@@ -73,7 +75,7 @@ def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> P
         gain + discount[:, None],
         allowed,
         proposals.families,
-        known.log_harvest(proposals.features, proposals.keys) + discount,
+        known.log_harvest(proposals.features, proposals.keys, proposals.families),
         None if is_declared else known.predicted_costs(proposals.features),
     )
 

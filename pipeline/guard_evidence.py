@@ -155,6 +155,8 @@ def nearest(seen: Seen, features: Tensor) -> Seen:
 def fitted_alone(new_surrogate: NewSurrogate, seen: Seen, seed: int) -> Surrogate:
     """A surrogate of one fidelity's observations alone: to it, fidelity 0 of one."""
     model = new_surrogate()
+    # Without it no floor is split off, as of several fidelities none is: the two are compared.
+    model.sign = None
     model.fit(seen.features, torch.zeros_like(seen.fidelities), seen.values, 1, seed)
     return model
 

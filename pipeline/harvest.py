@@ -76,11 +76,6 @@ def harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int, step: float = 0.0)
     return Harvest(bar, max(best, least, bar + step), step)
 
 
-def log_harvest(mean: Tensor, sd: Tensor, values: Tensor, k: int) -> Tensor:
-    """Log of what a query of each of the pool's candidates adds, `(q,)`: see `harvest`."""
-    return harvest(mean, sd, values, k).log(mean, sd)
-
-
 def _kth_best(values: Tensor, mean: Tensor, k: int) -> Tensor:
     if not len(values):
         return mean.mean()

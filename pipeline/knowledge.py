@@ -90,7 +90,8 @@ class Knowledge:
             sign=sign(campaign.goal),
             best=self._bent(metrics.best_score(self.frame, campaign.target, campaign.goal)),
             kth_best=self._kth_best(1 if step > 0 else k),
-            step=step,
+            # A plug-in of before there were steps does not know the word.
+            **({"step": step} if step > 0 else {}),
             reference_features=reference,
             seed=seed,
         )
@@ -132,8 +133,8 @@ class Knowledge:
         if len(costs) == 1 and self._step(1) > 0:
             # There the gain is what may be above all that is known: the other half is harvested.
             limits = self.campaign.limits(number, costs)
-            share = self.campaign.config.selection.target_share
-            return replace(limits, target_cost=share * limits.cost)
+            money = min(limits.cost, limits.count * costs[-1])
+            return replace(limits, target_cost=self.campaign.config.selection.target_share * money)
         if not self.verdicts:
             return self.campaign.limits(number, costs)
         payable = self.payable().tolist()
@@ -161,7 +162,7 @@ class Knowledge:
         declared = [rung.cost for rung in parts.ladder]
         return predicted_costs(self.campaign.config.selection.cost, declared, answers)(features)
 
-    def log_harvest(self, features: Tensor, keys: list[str]) -> Tensor:
+    def log_harvest(self, features: Tensor, keys: list[str], families: Sequence[str]) -> Tensor:
         """Log of what a query of the target would add to the k best, `(q,)`: see `harvest`.
 
         By the rule `cheapest` the cheapest fidelity alone says what is good: its predicted mean,
@@ -169,7 +170,8 @@ class Knowledge:
         """
         if self.campaign.config.selection.fidelity == "cheapest":
             return self._checked_by_cheapest(features, keys)
-        return HarvestGain(self, self.harvest(features)).target_log_gain(features)
+        log_harvest = HarvestGain(self, self.harvest(features)).target_log_gain(features)
+        return log_harvest + self.log_discount(features, families)
 
     def harvest(self, features: Tensor) -> Harvest:
         """What the k best can gain by candidates of features `(q, d)`."""
@@ -182,7 +184,8 @@ class Knowledge:
         found = self._found()
         own = [found.get(family, -torch.inf) for family in families]
         own_best = torch.tensor(own, dtype=torch.float64)
-        return self.harvest(features).log_discount(*self.at_target(features), own_best)
+        mean, sd, _ = self.above(features)
+        return self.harvest(features).log_discount(mean, sd, own_best)
 
     def _found(self) -> dict[str, float]:
         """The best value at the target of each family that has one, bent, larger better."""
@@ -193,15 +196,12 @@ class Knowledge:
         return dict(zip(found["family"], values, strict=True))
 
     def at_target(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """`above` without the chance."""
-        mean, sd, _ = self.above(features)
-        return mean, sd
+        """Mean and sd at the target of what is compared, `(q,)` each; larger is better."""
+        mean, sd = self.compared.predict(features, len(self.campaign.parts.ladder) - 1)
+        return sign(self.campaign.goal) * mean, sd
 
     def above(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and sd at the target of what is compared, and a log chance, `(q,)` each.
-
-        Larger is better; of what is not at its floor, with the chance of that: see `predict_above`.
-        """
+        """The same of what is not at its floor, and the log chance of that: see `predict_above`."""
         last = len(self.campaign.parts.ladder) - 1
         mean, sd, log_chance = self.compared.predict_above(features, last)
         return sign(self.campaign.goal) * mean, sd, log_chance

@@ -50,7 +50,7 @@ def searched_pool(
 ) -> GainPool:
     """`known` `(k, w)` and what a genetic search from the best of them meets, with their gains.
 
-    `observed` `(b, w)`: candidates of the best observed values. In a space of words as many as
+    `observed` `(b, w)`: candidates of the best observed values, given in a space of words. There
     `N_NICHES` short searches start from them besides, each from other ones: what is gained near
     them lies in many places, and one search ends in one of them.
 
@@ -70,7 +70,7 @@ def searched_pool(
     if n_generations > 0:
         starts = states[gains.argsort(descending=True, stable=True)[: GENERATION // 2]]
         met = [_met(environment, gain, starts, seed, n_generations, 0.5)]
-        if observed is not None and is_of_words(environment):
+        if observed is not None:
             met += _near(environment, gain, observed, seed, n_generations)
         states = distinct(torch.cat([states, *met]), environment.keys)
         gains = gain(states)

@@ -25,7 +25,7 @@ from pipeline.families import best_of_each
 from pipeline.initial import distinct, distinct_random, initial_design
 from pipeline.knowledge import NOTES, HarvestGain, Knowledge, learn
 from pipeline.ledger import Query, sync_file
-from pipeline.pool import N_GENERATIONS, N_OBSERVED, GainPool, searched_pool
+from pipeline.pool import N_GENERATIONS, N_OBSERVED, GainPool, is_of_words, searched_pool
 from pipeline.queries import (
     CampaignStoppedError,
     make_queries,
@@ -145,10 +145,10 @@ class Round:
         self.notes["sampler_loss"] = [float(loss) for loss in losses]
 
     def _observed(self) -> Tensor | None:
-        """States of the best observed candidates; None where the sampler draws fidelities too."""
+        """The best observed words; None in other spaces, and where fidelities are drawn too."""
         assert self.known is not None  # noqa: S101
         campaign = self.campaign
-        if campaign.parts.pairs is not None:
+        if campaign.parts.pairs is not None or not is_of_words(campaign.parts.environment):
             return None
         keys = best_observed(self.known.frame, campaign.parts.fidelities, campaign.goal, N_OBSERVED)
         return campaign.parts.environment.from_keys(keys)

@@ -21,7 +21,8 @@ class Auto(Surrogate):
     """An exact GP up to `max_exact` finite observations, and `deep_kernel` beyond.
 
     Where the worst value is shared by many words or choices of one fidelity, it is a floor
-    that is learned apart (see `floored`), and the others by an exact GP, however many.
+    that is learned apart (see `floored`), and what is above it by an exact GP, whatever
+    `max_exact` says: from 1500 observations of it at most.
 
     The exact GP is `gp` with one fidelity, else `multi_fidelity_gp`; the kernel of either is made
     for what the features are (see `correlations`). The exact GP's time grows with the cube

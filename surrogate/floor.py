@@ -72,7 +72,7 @@ class Chance:
         """Which parts each candidate has, `(n, f)` float32 of 0 and 1."""
         places = [x[:, at].float() for at in self._columns.choices]
         pairs = [_neighbours(x, word) for word in self._columns.words]
-        return torch.cat([torch.ones(len(x), 1), *places, *pairs], 1)
+        return torch.cat([torch.ones(len(x), 1, dtype=torch.float32), *places, *pairs], 1)
 
     def _prior_shapes(self) -> Tensor:
         n_places = sum(at.stop - at.start for at in self._columns.choices)

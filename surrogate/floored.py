@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from surrogate.blocks import layout
@@ -15,14 +16,17 @@ from surrogate.surrogate import Surrogate
 MOST_ABOVE = 1500
 """Observations above the floor that the model learns from, at most: an exact one can."""
 
+_LOG_CERTAIN = {True: 0.0, False: -100.0, None: float("nan")}
+"""Log chance of what was observed above the floor, at it, and not at all."""
+
 
 class Floored(Surrogate):
     """f is `floor` with the probability that `Chance` says, else what `model` says.
 
     For one fidelity, and features without numbers. `model` learns from the observations above the
     floor alone, `MOST_ABOVE` at most: half the best, half at random. `predict` has the moments of
-    the mixture; `predict_above` its parts. Covariances are the model's: how candidates hang
-    together where they are above the floor.
+    the mixture; `predict_above` its parts, and what was observed is known to be at the floor or
+    not. Covariances are the model's, above the floor, times the chances of both to be there.
     """
 
     def __init__(self, model: Surrogate, floor: float) -> None:
@@ -45,6 +49,9 @@ class Floored(Surrogate):
         self._model.fit(features[above], fidelities[above], values[above], n_fidelities, seed)
         columns = layout(self.feature_blocks, features.shape[1])
         self._chance = Chance(columns, features[is_known], is_floor[is_known])
+        self._is_above = dict(
+            zip(_rows(features[is_known]), (~is_floor[is_known]).tolist(), strict=True)
+        )
         self._n_floor, self.n_fidelities = int(is_floor.sum()), n_fidelities
 
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
@@ -56,13 +63,20 @@ class Floored(Surrogate):
 
     def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and sd of f where it is above the floor, and the log chance of that, `(q,)` each."""
-        return *self._model.predict(features, fidelity), self._chance.log_chance(features)
+        return *self._model.predict(features, fidelity), self._log_chance(features)
+
+    def _log_chance(self, features: Tensor) -> Tensor:
+        told = [_LOG_CERTAIN[self._is_above.get(row)] for row in _rows(features)]
+        known = torch.tensor(told, dtype=torch.float64)
+        return torch.where(known.isnan(), self._chance.log_chance(features), known)
 
     def covariance(
         self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor
     ) -> Tensor:
-        """Posterior covariance of f above the floor between two sets, `(q_a, q_b)`."""
-        return self._model.covariance(features_a, fidelities_a, features_b, fidelities_b)
+        """Posterior covariance of f between two sets for what is above the floor, `(q_a, q_b)`."""
+        above = self._model.covariance(features_a, fidelities_a, features_b, fidelities_b)
+        a, b = self._log_chance(features_a).exp(), self._log_chance(features_b).exp()
+        return above * a[:, None] * b
 
     def fidelity_covariance(self, features: Tensor) -> Tensor:
         """Posterior variance of f above the floor at each x, `(q, 1, 1)`."""
@@ -83,3 +97,8 @@ class Floored(Surrogate):
     def summary(self) -> dict[str, Any]:
         """The model's summary, the floor and how many observations were at it."""
         return self._model.summary() | {"floor": self._floor, "n_floor": self._n_floor}
+
+
+def _rows(features: Tensor) -> list[bytes]:
+    """A name for each row of `features (n, d)` of counts, equal for equal ones."""
+    return [row.tobytes() for row in features.to(torch.uint8).numpy()]

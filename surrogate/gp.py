@@ -42,6 +42,10 @@ class MultiFidelityGP(Standardised):
     from their median are pulled in to that and trusted less (None: never); the target's are taken
     as they are. An observation whose value is not finite is left out. Fits from the same
     observations, in any order, are equal.
+
+    Of words at one fidelity the noise is 1 % of the variance at least, no fit starts from an
+    earlier one, and with the goal's `sign` known the 256 most telling observations alone, from
+    one start, say what the kernel is (see `telling_rows`); all are learned from.
     """
 
     _is_correlated = True
@@ -134,9 +138,10 @@ class MultiFidelityGP(Standardised):
         warm: Mapping[str, Tensor] | None,
     ) -> float:
         """Of words the best and some others say what the kernel must: see `telling_rows`."""
-        if not prior.columns.words or prior.n_fidelities > 1 or len(seen) <= N_SCREEN:
+        is_of_words = bool(prior.columns.words) and prior.n_fidelities == 1
+        if not is_of_words or self.sign is None or len(seen) <= N_SCREEN:
             return fit_prior(prior, seen, self._n_starts, self._max_iterations, seed, warm)
-        told = seen.rows(telling_rows(seen.y, self.sign or 1.0, N_SCREEN, seed))
+        told = seen.rows(telling_rows(seen.y, self.sign, N_SCREEN, seed))
         return fit_prior(prior, told, 1, self._max_iterations, seed)
 
     def _make_prior(self, n_features: int, n_fidelities: int) -> JointPrior:

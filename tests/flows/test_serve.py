@@ -113,6 +113,19 @@ def test_a_scheduled_run_asks_on_its_page_and_goes_on_with_the_answer(served: Se
     kinds = {row["key"] for row in served.api.post("/artifacts/filter", json={}).json()}
     assert kinds == {"nightly-batch", "nightly-progress"}
 
+    served.process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert served.process.wait(timeout=30) in (0, 130)
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in served.out.read_text()
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_rejected_on_the_page_is_cancelled(served: Served) -> None:
+    first = served.run()
+    wait_until(lambda: served.state(first) == "Suspended")
+    served.decide(first, decision="approve", drop=[], why="")
+    wait_until(lambda: served.state(first) == "Completed")
     refused = served.run()
     wait_until(lambda: served.state(refused) == "Suspended")
     n_waiting = served.n("reserved")
@@ -120,9 +133,3 @@ def test_a_scheduled_run_asks_on_its_page_and_goes_on_with_the_answer(served: Se
     wait_until(lambda: served.state(refused) == "Completed")
     assert served.n("cancelled") == n_waiting > 0
     assert served.n("done") == 9
-
-    served.process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    assert served.process.wait(timeout=30) in (0, 130)
-    assert time.monotonic() - began < 15
-    assert "Traceback" not in served.out.read_text()

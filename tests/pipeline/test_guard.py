@@ -26,6 +26,7 @@ from pipeline.guard import (
 )
 from pipeline.guard_evidence import Belief, Seen
 from pipeline.selection import Limits
+from surrogate.auto import Auto
 from surrogate.gp import MultiFidelityGP
 from tests.pipeline.guard_cases import Fixed, ladder
 
@@ -45,6 +46,30 @@ def test_a_random_cheap_oracle_is_found_out(seed: int) -> None:
     assert not verdict.is_trusted
     assert verdict.exposure == 0
     assert verdict.reason.startswith("not paid for")
+
+
+def test_a_random_cheap_oracle_is_found_out_where_many_words_share_a_floor() -> None:
+    """The contrast compares models of one kind, though a floor is split off of one fidelity."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(4, (80, 6), generator=generator)
+    features = torch.nn.functional.one_hot(words, 4).flatten(1).double()
+    target = torch.where((words == 3).any(1) & (words[:, 0] > 0), 0.0, 1 + (words == 0).sum(1) / 6)
+    noise = torch.randn(40, generator=generator)
+    values = torch.cat([noise, target[40:]]).double()
+    assert int((values[40:] == values[40:].min()).sum()) >= 8
+    fidelities = (torch.arange(80) >= 40).long()
+    seen = Seen(features, fidelities, values, [str(i) for i in range(80)])
+
+    def new() -> Auto:
+        model = Auto(n_starts=1, max_iterations=20)
+        model.feature_blocks, model.sign = (("letter", 4),) * 6, 1.0
+        return model
+
+    together = new()
+    together.fit(features, fidelities, values, 2, 0)
+    (verdict,) = judge(seen, [0.1, 1.0], new, together)
+    assert verdict.contrast is not None
+    assert abs(verdict.contrast) < 5
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from pipeline.harvest import harvest, log_harvest
+from pipeline.harvest import harvest
 from pipeline.ledger import affordable
 from pipeline.limits import round_limits
 from pipeline.selection import FidelityPolicy, Pool, Rules, select
@@ -159,7 +159,7 @@ def test_law_harvest_is_the_growth_of_the_sum_of_the_best_up_to_the_ceiling(
     z = torch.special.ndtri((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)
     growth = (mean[:, None] + sd[:, None] * z - bar).clamp(0, float(ceiling - bar)).mean(1)
     assert bool((growth > 0).any()) or float(ceiling) == float(bar)
-    told = log_harvest(mean, sd, values, k).exp()
+    told = harvest(mean, sd, values, k).log(mean, sd).exp()
     torch.testing.assert_close(told, growth, rtol=1e-3, atol=2e-4)
 
 
@@ -169,17 +169,17 @@ def test_a_gamble_on_the_unknown_is_no_harvest_beside_what_is_nearly_certain() -
     mean = torch.tensor([-10.0, 0.9], dtype=torch.float64)
     sd = torch.tensor([20.0, 0.05], dtype=torch.float64)
     values = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
-    harvest = log_harvest(mean, sd, values, 3).exp()
-    assert float(harvest[1]) == pytest.approx(0.9, abs=0.02)
-    assert float(harvest[0]) < 0.4
+    told = harvest(mean, sd, values, 3).log(mean, sd).exp()
+    assert float(told[1]) == pytest.approx(0.9, abs=0.02)
+    assert float(told[0]) < 0.4
 
 
 def test_harvest_above_a_plateau_ranks_by_the_chance_to_pass_it() -> None:
     mean = torch.tensor([-1.0, -0.5, -1.0], dtype=torch.float64)
     sd = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)
-    harvest = log_harvest(mean, sd, torch.zeros(5), 3)
+    told = harvest(mean, sd, torch.zeros(5), 3).log(mean, sd)
     by_chance = torch.special.log_ndtr(mean / sd)
-    torch.testing.assert_close(harvest.diff(), by_chance.diff(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(told.diff(), by_chance.diff(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_variant_adds_what_it_is_above_its_own_family() -> None:
@@ -197,13 +197,13 @@ def test_a_variant_adds_what_it_is_above_its_own_family() -> None:
 def test_harvest_far_below_the_best_still_ranks() -> None:
     mean = torch.tensor([-300.0, -200.0, 1.0], dtype=torch.float64)
     sd = torch.ones(3, dtype=torch.float64)
-    harvest = log_harvest(mean, sd, torch.tensor([0.0, 5.0, 7.0]), 2)
-    assert bool(harvest.isfinite().all())
-    assert bool((harvest.diff() > 0).all())
+    told = harvest(mean, sd, torch.tensor([0.0, 5.0, 7.0]), 2).log(mean, sd)
+    assert bool(told.isfinite().all())
+    assert bool((told.diff() > 0).all())
 
 
 def test_harvest_without_any_value_follows_the_posterior() -> None:
     mean, sd = torch.tensor([0.0, 1.0]).double(), torch.ones(2).double()
-    assert float(log_harvest(mean, sd, torch.empty(0), 3).diff()) > 0
+    assert float(harvest(mean, sd, torch.empty(0), 3).log(mean, sd).diff()) > 0
     with pytest.raises(ValueError, match="top_k: expected 1 or more, got 0"):
-        log_harvest(mean, sd, mean, 0)
+        harvest(mean, sd, mean, 0)

@@ -38,10 +38,13 @@ def test_one_more_that_is_certainly_as_good_adds_nothing() -> None:
     assert float(tie) < float(gamble) - 100
 
 
-@pytest.mark.parametrize(("in_steps", "share"), [(True, 0.5), (False, 0.0)])
+@pytest.mark.parametrize(
+    ("in_steps", "money", "harvested"), [(True, 8.0, 0.5), (True, 800.0, 2.0), (False, 8.0, 0.0)]
+)
 def test_half_of_a_round_is_harvested_where_the_one_oracles_values_come_in_steps(
-    tmp_path: Path, in_steps: bool, share: float
+    tmp_path: Path, in_steps: bool, money: float, harvested: float
 ) -> None:
+    """Half of one query's price, or of four where the money would buy many more."""
     words = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS][:40]
     values = [float(i % 4) if in_steps else float(i) for i in range(40)]
     rows = pd.DataFrame({"candidate": words, "fidelity": "target", "value": values})
@@ -54,9 +57,9 @@ def test_half_of_a_round_is_harvested_where_the_one_oracles_values_come_in_steps
         "oracles": [{"kind": "tests.fakes:Price", "fidelity": "target", "cost": 1.0}],
         "initial": {"file": str(tmp_path / "known.csv")},
         "selection": {"batch_size": 4, "top_k": 3},
-        "budget": {"cost": 8.0, "rounds": 4},
+        "budget": {"cost": money, "rounds": 4},
     }
     with Campaign.from_config(config, tmp_path / "run") as campaign:
         campaign.step()
         limits = learn(campaign, 1, 0).limits(1)
-    assert limits.target_cost == pytest.approx(share * limits.cost)
+    assert limits.target_cost == pytest.approx(harvested)

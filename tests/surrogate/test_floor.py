@@ -48,6 +48,20 @@ def _fitted(n: int = 120, sign: float = 1.0) -> Auto:
     return model
 
 
+def test_what_was_observed_is_known_to_be_above_the_floor_or_at_it() -> None:
+    features, fidelities, values = _data(120)
+    model = Auto(n_starts=1, max_iterations=10)
+    model.feature_blocks, model.sign = WORDS, 1.0
+    model.fit(features, fidelities, values, 1, 0)
+    mean, _ = model.predict(features, 0)
+    is_floor = values == 0
+    assert float((mean[is_floor]).abs().max()) < 1e-6
+    assert float((mean - values)[~is_floor].abs().max()) < 0.2
+    covariance = model.covariance(features, fidelities, features, fidelities)
+    assert float(covariance[is_floor].abs().max()) < 1e-6
+    assert float(covariance.diagonal()[~is_floor].min()) > 0
+
+
 @pytest.mark.parametrize(
     ("values", "sign", "floor"),
     [
