@@ -18,6 +18,10 @@ from pipeline.goal import Goal, Target, sign
 LEAST_VALUES = 3
 """Values at the target before anything is bent."""
 
+LEAST_TAIL = 4.0
+"""The worst tenth lies so many times further from the median than the best does: a heavy tail.
+Without one all values say as much, and extrapolation needs them as they are."""
+
 LEAST_SCALE = 0.05
 """The scale of the bend is at least this share of what the values span: no more than the outer
 part is drawn in, and five times at most."""
@@ -60,12 +64,15 @@ def bend_of(values: Tensor, goal: Goal) -> Bend:
     """The bend for the values `(n,)` that the target answered.
 
     It begins at their median, and its scale is the distance from there to the best of them. None
-    for a goal that has two bad sides, for few values, and where half of them are equally good.
+    for a goal that has two bad sides, for few values, where half of them are equally good, and
+    where the worst tenth is not far (`LEAST_TAIL`).
     """
     values = values[values.isfinite()]
     if isinstance(goal, Target) or len(values) < LEAST_VALUES:
         return Bend()
     good = sign(goal) * values
     knee, best, worst = float(good.median()), float(good.max()), float(good.min())
-    scale = max(best - knee, LEAST_SCALE * (best - worst))
-    return Bend(sign(goal) * knee, scale, sign(goal)) if best > knee else Bend()
+    tail = knee - float(torch.quantile(good, 0.1, interpolation="lower"))
+    if best == knee or tail < LEAST_TAIL * (best - knee):
+        return Bend()
+    return Bend(sign(goal) * knee, max(best - knee, LEAST_SCALE * (best - worst)), sign(goal))

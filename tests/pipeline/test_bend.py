@@ -65,6 +65,7 @@ def test_the_slope_at_the_prediction_stretches_its_sd() -> None:
         (VALUES, Target(target=3.0)),
         (VALUES[:2], "minimize"),
         (torch.tensor([1.0, 1.0, 1.0, 0.0]), "maximize"),
+        (torch.linspace(0.0, 1.0, 30), "maximize"),  # no tail
         (torch.tensor([math.nan, 1.0, 2.0]), "maximize"),
     ],
 )
