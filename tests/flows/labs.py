@@ -39,7 +39,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(true: Callable[[], object], seconds: float = 120) -> None:
     """Wait until something holds; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -23,6 +23,7 @@ from pipeline import Campaign
 from pipeline.ledger import Ledger
 from tests import fakes
 from tests.fakes import comparable, menu_config
+from tests.flows.labs import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "branin.yaml"
@@ -65,14 +66,6 @@ def ledger_rows(directory: Path) -> list[dict[str, Any]]:
     frame = ledger.to_frame()
     ledger.close()
     return comparable(frame)
-
-
-def wait_until(happened: object, limit_s: float = 120.0) -> None:
-    assert callable(happened)
-    deadline = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def n_done(directory: Path) -> int:
@@ -172,7 +165,7 @@ def test_killed_the_campaign_ends_as_if_it_never_was(
     directory = tmp_path / "runs" / "branin"
     choice = random.Random(0)
     driver = start(*RUN, cwd=tmp_path)
-    wait_until(lambda: n_done(directory) >= len(expected) - 12)
+    wait_for(lambda: n_done(directory) >= len(expected) - 12)
     time.sleep(choice.uniform(0.0, 1.0))
     driver.kill()
     driver.communicate()
@@ -197,7 +190,7 @@ def test_a_second_process_is_told_who_runs_it_and_ctrl_c_stops_cleanly(tmp_path:
     config["oracles"][0] |= {"kind": "real_lab:Gated", "log": str(tmp_path / "log")}
     (tmp_path / "menu.yaml").write_text(yaml.safe_dump(config))
     driver = start("run", "menu.yaml", cwd=tmp_path)
-    wait_until(lambda: (tmp_path / "log").exists())
+    wait_for(lambda: (tmp_path / "log").exists())
     second = motherlode("run", "menu.yaml", cwd=tmp_path)
     assert second.returncode == 3
     assert str(driver.pid) in second.stderr
@@ -277,7 +270,7 @@ def test_a_browser_shows_the_curves_on_mlflows_page(
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(f"{address}/health"))
+        wait_for(lambda: answers(f"{address}/health"))
         page = f"{address}/#/experiments/{experiment}/runs/{run}"
         shown = browse(page, tmp_path, "--virtual-time-budget=30000")
     finally:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.places import Execution
 from pipeline.queries import CampaignStoppedError
 from tests import fakes
 from tests.fakes import comparable, menu_config
+from tests.flows.labs import wait_for
 
 FORKING = '''
 
@@ -98,13 +99,6 @@ def first_round(path: Path, *overrides: str) -> pd.DataFrame:
 def log(folder: Path) -> list[str]:
     path = folder / "log"
     return path.read_text().splitlines() if path.exists() else []
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
 
 
 def test_whatever_an_oracle_does_to_its_process_the_others_finish(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from pipeline.ledger import Ledger
+from tests.flows.prefect_server import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = """
@@ -32,14 +33,6 @@ budget: {cost: 12, rounds: 3}
 tracking: {kind: none}
 approval: {when: always}
 """
-
-
-def wait_until(happened: Callable[[], Any], limit_s: float = 120.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
-    return found
 
 
 class Served:
