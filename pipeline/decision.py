@@ -54,16 +54,17 @@ def choose(
 
     costs = [rung.cost for rung in campaign.parts.ladder]
     rules = Rules(options.fidelity, options.diversity, options.min_distance, seed)
-    pool, noise = _pool(known, acquisition, proposals), model.noise_variance()
-    limits = known.limits(number)
+    limits, noise = known.limits(number), model.noise_variance()
+    pool = _pool(known, acquisition, proposals, limits.is_last)
     picks = select(pool, costs, noise, covariance, limits, rules, distances)
     if not picks and not limits.is_last:
         last = campaign.limits(campaign.config.budget.rounds, costs)
+        pool = _pool(known, acquisition, proposals, is_last=True)
         picks = select(pool, costs, noise, covariance, last, rules, distances)
     return picks
 
 
-def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> Pool:
+def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals, is_last: bool) -> Pool:
     gain = acquisition.log_gain(proposals.features)
     gain[:, -1] += known.pair_gain(proposals.keys)
     discount = known.log_discount(proposals.features, proposals.families)
@@ -75,7 +76,7 @@ def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals) -> P
         gain + discount[:, None],
         allowed,
         proposals.families,
-        known.log_harvest(proposals.features, proposals.keys, proposals.families),
+        known.log_harvest(proposals.features, proposals.keys, proposals.families, is_last),
         None if is_declared else known.predicted_costs(proposals.features),
     )
 

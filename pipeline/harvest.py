@@ -22,9 +22,9 @@ class Harvest:
     """The expected growth of the sum of the k best values by one query, as far as it is foreseen.
 
     A query adds f - `bar` where f is above the bar, the k-th best value, which then leaves the k
-    best; what f is above `ceiling` is not counted. Uncounted, that tail makes a gamble on a place
-    of which nothing is known look better than good candidates that are nearly certain: exploring
-    is the acquisition's work.
+    best; what f is above `ceiling` (infinity: no limit) is not counted. Counted, that tail makes a
+    gamble on a place of which nothing is known look better than good candidates that are nearly
+    certain, which a last round must not take for a harvest.
     """
 
     bar: float

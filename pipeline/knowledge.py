@@ -6,6 +6,7 @@ Named axes: n observations, q candidates, r reference candidates, d features, m 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,15 +163,23 @@ class Knowledge:
         declared = [rung.cost for rung in parts.ladder]
         return predicted_costs(self.campaign.config.selection.cost, declared, answers)(features)
 
-    def log_harvest(self, features: Tensor, keys: list[str], families: Sequence[str]) -> Tensor:
+    def log_harvest(
+        self, features: Tensor, keys: list[str], families: Sequence[str], is_last: bool
+    ) -> Tensor:
         """Log of what a query of the target would add to the k best, `(q,)`: see `harvest`.
+
+        Before the last round what may be better than is foreseen counts too: there is time to make
+        something of it. Not where values come in steps, whose gain is measured from the best.
 
         By the rule `cheapest` the cheapest fidelity alone says what is good: its predicted mean,
         of candidates that it was asked about.
         """
         if self.campaign.config.selection.fidelity == "cheapest":
             return self._checked_by_cheapest(features, keys)
-        log_harvest = HarvestGain(self, self.harvest(features)).target_log_gain(features)
+        worth = self.harvest(features)
+        if not (is_last or worth.step > 0):
+            worth = replace(worth, ceiling=math.inf)
+        log_harvest = HarvestGain(self, worth).target_log_gain(features)
         return log_harvest + self.log_discount(features, families)
 
     def harvest(self, features: Tensor) -> Harvest:
