@@ -237,18 +237,21 @@ class Round:
         )
 
     def _searched(self, n: int) -> list[Tensor]:
-        """What a search beside the sampler finds: by gain, and by harvest; nothing for a rival.
+        """What a search beside the sampler finds: by gain, in the last round by harvest too.
 
         Where the gain is in exploring, all its best are unknown places, and none of the good
-        candidates are among them that a round buys as well.
+        candidates are among them that the last round buys. Nothing for a rival.
         """
         assert self.pool is not None and self.known is not None  # noqa: S101, PT018
         if not self._n_generations():
             return []
-        environment, known = self.campaign.parts.environment, self.pool.states
-        worth = HarvestGain(self.known, self.known.harvest(environment.features(known)))
-        found = searched_pool(environment, worth, known, self.seed("harvest"), N_GENERATIONS // 2)
-        return [self._leaders(pool, n) for pool in (self.pool, found)]
+        pools = [self.pool]
+        if self.known.limits(self.number).is_last:
+            environment, known = self.campaign.parts.environment, self.pool.states
+            worth = HarvestGain(self.known, self.known.harvest(environment.features(known)))
+            seed = self.seed("harvest")
+            pools.append(searched_pool(environment, worth, known, seed, N_GENERATIONS // 2))
+        return [self._leaders(pool, n) for pool in pools]
 
     def _leaders(self, pool: GainPool, n: int) -> Tensor:
         """The n best of a pool, a few of each family: variants of one must not fill it."""
