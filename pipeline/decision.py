@@ -76,7 +76,7 @@ def _pool(known: Knowledge, acquisition: Acquisition, proposals: Proposals, is_l
         gain + discount[:, None],
         allowed,
         proposals.families,
-        known.log_harvest(proposals.features, proposals.keys, proposals.families, is_last),
+        known.log_harvest(proposals.features, proposals.keys, discount, is_last),
         None if is_declared else known.predicted_costs(proposals.features),
     )
 

@@ -164,9 +164,11 @@ class Knowledge:
         return predicted_costs(self.campaign.config.selection.cost, declared, answers)(features)
 
     def log_harvest(
-        self, features: Tensor, keys: list[str], families: Sequence[str], is_last: bool
+        self, features: Tensor, keys: list[str], discount: Tensor, is_last: bool
     ) -> Tensor:
         """Log of what a query of the target would add to the k best, `(q,)`: see `harvest`.
+
+        `discount` `(q,)` is `log_discount` of the same candidates.
 
         Before the last round what may be better than is foreseen counts too: there is time to make
         something of it. Not where values come in steps, whose gain is measured from the best.
@@ -179,8 +181,7 @@ class Knowledge:
         worth = self.harvest(features)
         if not (is_last or worth.step > 0):
             worth = replace(worth, ceiling=math.inf)
-        log_harvest = HarvestGain(self, worth).target_log_gain(features)
-        return log_harvest + self.log_discount(features, families)
+        return HarvestGain(self, worth).target_log_gain(features) + discount
 
     def harvest(self, features: Tensor) -> Harvest:
         """What the k best can gain by candidates of features `(q, d)`."""

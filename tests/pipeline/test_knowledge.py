@@ -38,8 +38,9 @@ def test_what_may_be_better_than_foreseen_counts_before_the_last_round_alone(
         known, environment = learn(campaign, 1, 0), campaign.parts.environment
         keys = [f"item {i}" for i in range(40)]
         features = environment.features(environment.from_keys(keys))
+        discount = known.log_discount(features, keys)
         early, last = (
-            known.log_harvest(features, keys, keys, is_last) for is_last in (False, True)
+            known.log_harvest(features, keys, discount, is_last) for is_last in (False, True)
         )
         mean, sd = known.at_target(features)
     assert bool((early >= last - 1e-9).all())
