@@ -23,14 +23,14 @@ import math
 from typing import Any
 
 import torch
-from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
-from gpytorch.constraints import GreaterThan
 from torch import Tensor, nn
 
+from surrogate.against import Against
 from surrogate.blocks import Layout
-from surrogate.encoded import Pairs, choice_columns, n_gaps
+from surrogate.encoded import Encoded, Pairs, choice_columns, n_gaps
+from surrogate.matern import matern, matern_module
+from surrogate.similarities import WordCosine, cosine, tanimoto
 
-_MIN_LENGTHSCALE = 2.5e-2
 _SMOOTH = 1.0
 """Lengthscales over sqrt(d) of a start that explains by noise."""
 _SMOOTHER = -1.0
@@ -45,8 +45,6 @@ _RATE_OF_PLACE, _SPREAD_OF_PLACES = 0.3, 0.5
 """Prior median of w, and sd of log w around its mean, of few words."""
 _ADDITIVE, _LINEAR_OF_WORDS = -0.5, -1.0
 """Prior medians of the logits of b and a of few words, against the details' 0."""
-_SHARED = 1e-3
-"""What all words, and all sets, share: two empty ones are equal, not undefined."""
 
 
 class Correlation(nn.Module):
@@ -117,12 +115,31 @@ class Correlation(nn.Module):
         logits += [self.additive_logit] if self._is_of_few_words else []
         return torch.softmax(torch.stack(logits), 0)
 
+    def against(self, fixed: Encoded) -> Against:
+        """The same of any rows with `fixed` ones, with the parameters as they are now."""
+        columns = self._columns
+        with torch.no_grad():
+            rates = self.log_rates.exp() if columns.choices else None
+            return Against(
+                fixed,
+                lengthscale=self.continuous.lengthscale.detach() if columns.continuous else None,
+                total=float(rates.sum()) if rates is not None else 0.0,
+                choices=None if rates is None else (fixed.choices * rates[self._choice_of]).T,
+                words=[
+                    WordCosine.of(torch.softmax(logits, 0), own)
+                    for logits, own in zip(self.gap_logits, fixed.motifs, strict=True)
+                ],
+                rates=self.log_similarity_rates.tolist() if columns.words or columns.sets else [],
+                shares=self._shares().tolist() if columns.words or columns.sets else [1.0],
+            )
+
     def similarities(self, pairs: Pairs) -> list[Tensor]:
         """S of each word, then of each set, `(a, b)` each."""
-        words = zip(self.gap_logits, pairs.a.n_motifs, pairs.b.n_motifs, pairs.motifs, strict=True)
+        n_motifs = (pairs.a.n_motifs(), pairs.b.n_motifs())
+        words = zip(self.gap_logits, *n_motifs, pairs.motifs, strict=True)
         sets = zip(pairs.a.sets, pairs.b.sets, pairs.sets, strict=True)
-        return [_cosine(torch.softmax(logits, 0), *of) for logits, *of in words] + [
-            _tanimoto(*of) for of in sets
+        return [cosine(torch.softmax(logits, 0), *of) for logits, *of in words] + [
+            tanimoto(*of) for of in sets
         ]
 
     def log_prior(self) -> Tensor:
@@ -191,67 +208,3 @@ class Correlation(nn.Module):
             return torch.zeros((), dtype=torch.float64), none
         rates = self.log_rates.exp()
         return rates.sum(), (pairs.a.choices * rates[self._choice_of]) @ pairs.b.choices.T
-
-
-def matern(x_a: Tensor, x_b: Tensor, lengthscale: Tensor) -> Tensor:
-    """Matérn-5/2 correlation of rows `(a, d)` and `(b, d)`, `(a, b)`; `lengthscale (1, d)`.
-
-    Rasmussen & Williams 2006, eq. 4.17. GPyTorch's own, which the tests compare with, takes
-    several times longer forwards and backwards.
-    """
-    correlation: Tensor = _Matern.apply(  # type: ignore[no-untyped-call]
-        x_a / lengthscale, x_b / lengthscale
-    )
-    return correlation
-
-
-class _Matern(torch.autograd.Function):
-    """k = (1 + r + r²/3) exp(-r) with r = √5 |a - b|, and dk/d|a - b|² = -5/6 (1 + r) exp(-r).
-
-    Its slope by the squared distance is finite everywhere, unlike that of the root.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        squares = a.square().sum(1)[:, None] + b.square().sum(1)[None, :]
-        squares = squares.addmm_(a, b.T, alpha=-2)
-        r = squares.clamp_min_(0.0).mul_(5.0).sqrt_()
-        decay = r.neg().exp_()
-        first = decay * (1 + r)
-        ctx.save_for_backward(a, b, first)
-        return torch.addcmul(first, decay, r.square_(), value=1 / 3)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        a, b, first = ctx.saved_tensors
-        slope = (grad_outputs[0] * first).mul_(-5 / 3)
-        grad_a = slope.sum(1)[:, None] * a - slope @ b
-        return grad_a, slope.sum(0)[:, None] * b - slope.T @ a
-
-
-def matern_module(n_features: int) -> Any:
-    """BoTorch's Matérn-5/2 kernel with its lengthscale parametrised by a logarithm.
-
-    Its lengthscales have the dimension-scaled prior of Hvarfner et al. 2024 (features in the unit
-    cube).
-    """
-    kernel = get_covar_module_with_dim_scaled_prior(n_features, use_rbf_kernel=False)
-    kernel.register_constraint(
-        "raw_lengthscale",
-        GreaterThan(_MIN_LENGTHSCALE, transform=torch.exp, inv_transform=torch.log),
-    )
-    kernel.lengthscale = max(float(kernel.lengthscale_prior.mode), 2 * _MIN_LENGTHSCALE)
-    return kernel
-
-
-def _cosine(weights: Tensor, n_a: Tensor, n_b: Tensor, shared: Tensor) -> Tensor:
-    """Cosine between the motifs of two sets of words with `weights (g,)`, `(a, b)`."""
-    size_a, size_b = _SHARED + weights @ n_a, _SHARED + weights @ n_b
-    both: Tensor = _SHARED + torch.tensordot(weights, shared, 1)
-    return both / (size_a[:, None] * size_b).sqrt()
-
-
-def _tanimoto(members_a: Tensor, members_b: Tensor, shared: Tensor) -> Tensor:
-    """Tanimoto's kernel of two collections of sets: what both have over what either has."""
-    total = members_a.sum(1)[:, None] + members_b.sum(1)
-    return (_SHARED + shared) / (_SHARED + total - shared)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from surrogate.correlations import matern
+from surrogate.matern import matern
 from surrogate.members import Members
 from surrogate.posterior import Observations, one_hot
 

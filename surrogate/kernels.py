@@ -17,12 +17,14 @@ for what the features are (see `correlations`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor, nn
 
+from surrogate.against import Against
 from surrogate.blocks import Blocks, layout
 from surrogate.correlations import Correlation
 from surrogate.encoded import Encoded, Pairs, compare, encode
@@ -125,12 +127,32 @@ class JointPrior(nn.Module):
 
     def covariance_of(self, pairs: Pairs, of_a: Tensor, of_b: Tensor) -> Tensor:
         """`covariance` of rows that have been compared."""
+        kernel = self.discrepancy_kernel
+        return self._joint(self.target_kernel(pairs), lambda: kernel(pairs), of_a, of_b)
+
+    def against(self, fixed: Encoded) -> tuple[Against, Against]:
+        """k_t and k_d of any rows with `fixed` ones, with the parameters as they are now.
+
+        k_d is k_t where there is one fidelity, which has no discrepancies.
+        """
+        target = self.target_kernel.against(fixed)
+        is_alone = self.n_fidelities == 1
+        return target, target if is_alone else self.discrepancy_kernel.against(fixed)
+
+    def covariance_with(
+        self, against: tuple[Against, Against], asked: Encoded, of_a: Tensor, of_b: Tensor
+    ) -> Tensor:
+        """`covariance` of `asked` rows with fixed ones, what `against` made of them."""
+        target, rest = against
+        return self._joint(target(asked), lambda: rest(asked), of_a, of_b)
+
+    def _joint(self, k_t: Tensor, k_d: Callable[[], Tensor], of_a: Tensor, of_b: Tensor) -> Tensor:
         target, rest = self.signal_covariances()
         signal = of_a @ target @ of_b.T
-        total: Tensor = MEAN_VARIANCE * (of_a @ of_b.T) + self.target_kernel(pairs) * signal
+        total: Tensor = MEAN_VARIANCE * (of_a @ of_b.T) + k_t * signal
         # The target has no discrepancies: half the work is saved where it is alone.
         if bool(of_a[:, :-1].any()) and bool(of_b[:, :-1].any()):
-            total = total + self.discrepancy_kernel(pairs) * (of_a @ rest @ of_b.T)
+            total = total + k_d() * (of_a @ rest @ of_b.T)
         return total
 
     def log_prior(self) -> Tensor:

@@ -69,19 +69,21 @@ class Posterior:
             self._signals = prior.signal_covariances()
             level = MEAN_VARIANCE * torch.eye(prior.n_fidelities, dtype=torch.float64)
             self._prior_at_x = self._signals[0] + self._signals[1] + level
-            pairs = prior.compare(self._x, self._x)
-            self._factor = stable_cholesky(observation_covariance(prior, pairs, seen, self._of))
+            self._against = prior.against(self._x)
+            covariance = torch.cat([self._with_seen(*part) for part in _parts(seen.x, self._of)])
+            covariance.diagonal().add_(self._of @ prior.noise_variance() + seen.extra_noise)
+            self._factor = stable_cholesky(covariance)
             self._weights = torch.cholesky_solve(seen.y[:, None], self._factor)[:, 0]
 
     def mean(self, x: Tensor, fidelity: int) -> Tensor:
         """Mean of f at `x (q, d)` and one fidelity, `(q,)`, without the work of a variance."""
-        means = [self._cross(part, [fidelity])[:, 0] @ self._weights for part in _parts(x)]
+        means = [self._cross(part, [fidelity])[:, 0] @ self._weights for (part,) in _parts(x)]
         return torch.cat([x.new_zeros(0), *means])
 
     def predict(self, x: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of f at `x (q, d)` and one fidelity, `(q,)` each."""
         means, variances = [x.new_zeros(0)], [x.new_zeros(0)]
-        for part in _parts(x):
+        for (part,) in _parts(x):
             cross = self._cross(part, [fidelity])[:, 0]
             means.append(cross @ self._weights)
             variances.append(
@@ -95,7 +97,7 @@ class Posterior:
         m = self._prior.n_fidelities
         floor = torch.diag(self._prior_at_x.diagonal() * _MIN_RELATIVE_VARIANCE)
         blocks = [x.new_zeros(0, m, m)]
-        for part in _parts(x):
+        for (part,) in _parts(x):
             cross = self._cross(part, list(range(m)))
             white = self._whiten(cross.flatten(0, 1)).reshape(len(self._x), len(part), m)
             gram = torch.einsum("nqi,nqj->qij", white, white)
@@ -105,21 +107,25 @@ class Posterior:
     def covariance(self, x_a: Tensor, of_a: Tensor, x_b: Tensor, of_b: Tensor) -> Tensor:
         """Covariance of f between two sets of points with one-hot fidelities, `(a, b)`."""
         with torch.no_grad():
-            white_a = self._whiten(self._prior.covariance(x_a, of_a, self._x, self._of))
-            white_b = self._whiten(self._prior.covariance(x_b, of_b, self._x, self._of))
+            white_a = self._whiten(self._with_seen(x_a, of_a))
+            white_b = self._whiten(self._with_seen(x_b, of_b))
             return self._prior.covariance(x_a, of_a, x_b, of_b) - white_a.T @ white_b
 
     def _cross(self, x: Tensor, fidelities: list[int]) -> Tensor:
         """Prior covariance of f at `x (q, d)` with the observations, `(q, len(fidelities), n)`."""
         target, rest = (signal[fidelities] @ self._of.T for signal in self._signals)
         with torch.no_grad():
-            pairs = self._prior.compare(x, self._x)
-            cross: Tensor = (MEAN_VARIANCE * self._of.T[fidelities]).expand(len(x), -1, -1)
-            cross = cross + self._prior.target_kernel(pairs)[:, None, :] * target
+            asked, (of_target, of_rest) = self._prior.encode(x), self._against
+            cross: Tensor = of_target(asked)[:, None, :] * target
+            cross.add_(MEAN_VARIANCE * self._of.T[fidelities])
             # The target has no discrepancies: half the work is saved where it is asked alone.
             if bool(rest.any()):
-                cross = cross + self._prior.discrepancy_kernel(pairs)[:, None, :] * rest
+                cross.add_(of_rest(asked)[:, None, :] * rest)
         return cross
+
+    def _with_seen(self, x: Tensor, of: Tensor) -> Tensor:
+        """Prior covariance of f at `x (q, d)` and one-hot fidelities with the seen, `(q, n)`."""
+        return self._prior.covariance_with(self._against, self._prior.encode(x), of, self._of)
 
     def _whiten(self, cross: Tensor) -> Tensor:
         """Cross-covariance `(q, n)` → inverse Cholesky factor times its transpose, `(n, q)`."""
@@ -127,5 +133,6 @@ class Posterior:
         return white
 
 
-def _parts(x: Tensor) -> list[Tensor]:
-    return [x[i : i + _CHUNK] for i in range(0, len(x), _CHUNK)]
+def _parts(*rows: Tensor) -> list[tuple[Tensor, ...]]:
+    """Chunks of tensors with equally many rows; one of none where there are none."""
+    return list(zip(*(torch.split(each, _CHUNK) for each in rows), strict=True))

@@ -88,6 +88,7 @@ class SparsePosterior(Posterior):
             self._signals = prior.signal_covariances()
             level = MEAN_VARIANCE * torch.eye(prior.n_fidelities, dtype=torch.float64)
             self._prior_at_x = self._signals[0] + self._signals[1] + level
+            self._against = prior.against(self._x)
             own = prior.covariance(self._x, self._of, self._x, self._of)
             factor = stable_cholesky(own)
             gram, toward = self._absorb(factor, seen)

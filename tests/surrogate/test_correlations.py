@@ -71,6 +71,22 @@ def test_correlations_are_symmetric_positive_and_one_with_oneself(space, seed):
     assert torch.linalg.eigvalsh(k).min() > -1e-9
 
 
+PEPTIDES = (("letter", 20),) * 7
+
+
+@pytest.mark.parametrize("blocks", [*SPACES.values(), PEPTIDES], ids=[*SPACES, "peptides"])
+@pytest.mark.parametrize("is_of_many", [False, True])
+def test_correlations_with_fixed_rows_are_the_same(blocks, is_of_many):
+    """PEPTIDES have so many pairs of letters that theirs are looked up."""
+    x = _rows(blocks)
+    x[0, -20:] = 0.0  # words, and sets, may be short
+    columns = layout(blocks, x.shape[1])
+    prior = JointPrior(x.shape[1], 1, False, blocks, is_of_many=is_of_many)
+    prior.randomise(torch.Generator().manual_seed(3))
+    kernel, a, b = prior.target_kernel, encode(x[:7], columns), encode(x[5:], columns)
+    torch.testing.assert_close(kernel.against(b)(a), kernel(compare(a, b)).detach())
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_every_parameter_gets_its_true_gradient(space):
     blocks = SPACES[space]
@@ -107,10 +123,11 @@ def test_choices_alone_are_botorchs_categorical_kernel():
 def test_motifs_are_letters_and_pairs_at_each_distance():
     (word,) = layout(WORDS, 24).words
     letters, first, second, *_ = word_motifs(_word("ABBA.."), word)
-    assert letters[0].tolist() == [1, 1, 0, 0]
+    assert letters.membership()[0].tolist() == [1, 1, 0, 0]
     pairs = {"AB": 1, "BB": 5, "BA": 4}
-    assert first[0].nonzero()[:, 0].tolist() == sorted(pairs.values())
-    assert second[0].nonzero()[:, 0].tolist() == [1, 4]  # A.B and B.A
+    assert first.membership()[0].nonzero()[:, 0].tolist() == sorted(pairs.values())
+    assert second.membership()[0].nonzero()[:, 0].tolist() == [1, 4]  # A.B and B.A
+    assert (letters.count(), first.count()) == (2, 3)
 
 
 def test_a_motif_is_the_same_wherever_it_stands_and_a_place_is_not():

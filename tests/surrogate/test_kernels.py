@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from surrogate.correlations import matern
 from surrogate.fitting import _closure, _screening_rows, fit_prior, negative_log_likelihood
 from surrogate.kernels import JointPrior, bounds_of, stable_cholesky
+from surrogate.matern import matern
 from surrogate.posterior import Observations, Posterior, observation_covariance, one_hot
 
 
