@@ -14,7 +14,7 @@ from torch import Tensor
 from surrogate.encoded import Pairs
 from surrogate.kernels import MEAN_VARIANCE, JointPrior, stable_cholesky
 
-_CHUNK = 2048
+_CHUNK = 512
 """Query points at a time: bounds the memory at about chunk x n x m numbers."""
 
 _MIN_RELATIVE_VARIANCE = 1e-12
