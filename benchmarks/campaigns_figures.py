@@ -132,7 +132,7 @@ def times(entries: Sequence[Entry]) -> Figure:
     axes.set_xlabel("known points (6-D)")
     axes.set_ylabel("CPU seconds, one thread")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(framealpha=0.9)
+    figure.legend(loc="outside right upper")
     return figure
 
 
