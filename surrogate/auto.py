@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from surrogate.averaged import Averaged
 from surrogate.blocks import Layout, layout
 from surrogate.deep_kernel import DeepKernel
 from surrogate.floor import floor_of
@@ -22,7 +23,8 @@ class Auto(Surrogate):
 
     Where the worst value is shared by many words or choices of one fidelity, it is a floor
     that is learned apart (see `floored`), and what is above it by an exact GP, whatever
-    `max_exact` says: from 1500 observations of it at most.
+    `max_exact` says: from 1500 observations of it at most. Of words that GP is averaged with one
+    whose motifs may stand anywhere (see `averaged`).
 
     The exact GP is `gp` with one fidelity, else `multi_fidelity_gp`; the kernel of either is made
     for what the features are (see `correlations`). The exact GP's time grows with the cube
@@ -63,7 +65,9 @@ class Auto(Surrogate):
         if self._warm.get("kind") == self._kind:
             chosen.warm_start(self._warm["state"])
         self._warm = {}
-        self._chosen = chosen if floor is None else Floored(chosen, floor)
+        self._chosen = (
+            chosen if floor is None else Floored(self._above(chosen, features.shape[1]), floor)
+        )
         self._chosen.fit(features, fidelities, values, n_fidelities, seed)
         self.n_fidelities = n_fidelities
         why = _reason(n, self._max_exact, n_fidelities) if floor is None else f"{n} above a floor; "
@@ -122,6 +126,20 @@ class Auto(Surrogate):
             max_iterations=self._max_iterations,
             outlier_mads=self._outlier_mads,
         )
+
+    def _above(self, chosen: Surrogate, n_features: int) -> Surrogate:
+        """Of words, with equal belief, a model too whose motifs may stand anywhere."""
+        if not layout(self.feature_blocks, n_features).words:
+            return chosen
+        motifs = GP(
+            n_starts=self._n_starts,
+            max_iterations=self._max_iterations,
+            outlier_mads=self._outlier_mads,
+            is_of_motifs=True,
+        )
+        both = Averaged(chosen, motifs)
+        both.feature_blocks, both.sign = self.feature_blocks, self.sign
+        return both
 
     def _floor(self, values: Tensor, n_fidelities: int, n_features: int) -> float | None:
         """The floor of what is observed; None where there is none, or no way to learn of it."""

@@ -43,6 +43,8 @@ _SIMILARITY_RATE, _SIMILARITY_RATE_OF_WORDS = 3.0, 0.1
 the places tell the details, and the linear term the motifs."""
 _RATE_OF_PLACE, _SPREAD_OF_PLACES = 0.3, 0.5
 """Prior median of w, and sd of log w around its mean, of few words."""
+_LINEAR_OF_MOTIFS = 2.0
+"""The logit of a where motifs explain nearly all: not learned."""
 _ADDITIVE, _LINEAR_OF_WORDS = -0.5, -1.0
 """Prior medians of the logits of b and a of few words, against the details' 0."""
 
@@ -50,13 +52,17 @@ _ADDITIVE, _LINEAR_OF_WORDS = -0.5, -1.0
 class Correlation(nn.Module):
     """k above, with its parameters; attributes of parts that the layout lacks are missing."""
 
-    def __init__(self, columns: Layout, is_of_many: bool = False) -> None:
+    def __init__(
+        self, columns: Layout, is_of_many: bool = False, is_of_motifs: bool = False
+    ) -> None:
         """`is_of_many`: many observations tell what the places of words are worth, each its own;
         few share a prior, and have the additive term.
+
+        `is_of_motifs`: the linear term explains nearly all, and there is no additive one.
         """
         super().__init__()
         self._columns = columns
-        self._is_of_few_words = bool(columns.words) and not is_of_many
+        self._is_of_few_words = bool(columns.words) and not (is_of_many or is_of_motifs)
         n_choices, n_words, n_sets = len(columns.choices), len(columns.words), len(columns.sets)
         self._choice_of = torch.tensor(choice_columns(columns), dtype=torch.int64)
         if columns.continuous:
@@ -73,7 +79,9 @@ class Correlation(nn.Module):
             start = torch.full((n_words + n_sets,), self._log_similarity_rate)
             self.log_similarity_rates = nn.Parameter(start)
             self._linear = _LINEAR_OF_WORDS if self._is_of_few_words else 0.0
+            self._linear = _LINEAR_OF_MOTIFS if is_of_motifs else self._linear
             self.linear_logit = nn.Parameter(torch.tensor(self._linear))
+            self.linear_logit.requires_grad_(not is_of_motifs)
         self.gap_logits = nn.ParameterList(torch.zeros(1 + n_gaps(word)) for word in columns.words)
         self.double()
 

@@ -15,6 +15,9 @@ from surrogate.posterior import Observations, observation_covariance, one_hot
 N_SCREEN = 256
 """Starts compete on at most about so many observations; only the winner sees them all."""
 
+_MOST_EQUAL = 8
+"""Of the telling rows this part, at most, are equally good ones."""
+
 
 def fit_prior(
     prior: JointPrior,
@@ -59,12 +62,24 @@ def telling_rows(y: Tensor, sign: float, n: int, seed: int) -> Tensor:
     """N sorted row numbers of outcomes `y (m,)`: half the best, `sign` says which, half random.
 
     A search crowds around the best, where it must tell near neighbours apart; the others say how
-    much worse it can get.
+    much worse it can get. Where the best are equal, n / 8 of a value are the most among them: many
+    equal ones would be explained best by letters that cannot matter, known for sure.
     """
     order = (sign * y).argsort(descending=True, stable=True)
-    others = order[n // 2 :]
+    best = order[_place_among_equals(y[order]) < max(1, n // _MOST_EQUAL)][: n // 2]
+    is_other = torch.ones(len(y), dtype=torch.bool)
+    is_other[best] = False
+    others = order[is_other[order]]
     drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
-    return torch.cat([order[: n // 2], others[drawn[: n - n // 2]]]).sort().values
+    return torch.cat([best, others[drawn[: n - len(best)]]]).sort().values
+
+
+def _place_among_equals(y: Tensor) -> Tensor:
+    """How many of the same value stand before each of sorted `y (m,)`, `(m,)`."""
+    _, counts = torch.unique_consecutive(y, return_counts=True)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    place: Tensor = torch.arange(len(y)) - first
+    return place
 
 
 def free_parameters(prior: JointPrior) -> dict[str, torch.nn.Parameter]:

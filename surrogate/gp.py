@@ -38,6 +38,8 @@ class MultiFidelityGP(Standardised):
       one scale, so values of all fidelities must be in the same units.
 
     `noise_sd`: the sd of each fidelity's noise in the property's units; None: learned.
+    `is_of_motifs`: of words and sets, what is additive in their motifs explains nearly all,
+    wherever these stand (see `correlations`); else how much it does is learned.
     Observations of the cheaper fidelities further than `outlier_mads` robust standard deviations
     from their median are pulled in to that and trusted less (None: never); the target's are taken
     as they are. An observation whose value is not finite is left out. Fits from the same
@@ -59,6 +61,7 @@ class MultiFidelityGP(Standardised):
         fidelities: str = "autoregressive",
         fidelity_values: Sequence[float] | None = None,
         noise_sd: Sequence[float] | None = None,
+        is_of_motifs: bool = False,
     ) -> None:
         if n_starts < 1 or max_iterations < 1:
             raise ValueError(
@@ -71,6 +74,7 @@ class MultiFidelityGP(Standardised):
         self._values = _checked_values(fidelities, fidelity_values)
         self._numeric = _NUMERIC.get(fidelities)
         self._noise_sd = _checked_noise(noise_sd)
+        self._is_of_motifs = is_of_motifs
         self._warm: Mapping[str, Any] = {}
 
     def state(self) -> dict[str, Any]:
@@ -154,7 +158,12 @@ class MultiFidelityGP(Standardised):
         if self._numeric is not None and self._values is not None:
             signals = self._numeric(self._values)
         prior = JointPrior(
-            n_features, n_fidelities, self._is_correlated, self.feature_blocks, signals
+            n_features,
+            n_fidelities,
+            self._is_correlated,
+            self.feature_blocks,
+            signals,
+            is_of_motifs=self._is_of_motifs,
         )
         if self._noise_sd is not None:
             sd = torch.tensor(self._noise_sd, dtype=torch.float64) / self._outcomes.scale
@@ -187,12 +196,14 @@ class GP(MultiFidelityGP):
         max_iterations: int = 100,
         outlier_mads: float | None = 6.0,
         noise_sd: Sequence[float] | None = None,
+        is_of_motifs: bool = False,
     ) -> None:
         super().__init__(
             n_starts=n_starts,
             max_iterations=max_iterations,
             outlier_mads=outlier_mads,
             noise_sd=noise_sd,
+            is_of_motifs=is_of_motifs,
         )
 
     def _scale(self, y: Tensor, of: Tensor, n_fidelities: int) -> OutcomeScale:

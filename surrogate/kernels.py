@@ -79,12 +79,13 @@ class JointPrior(nn.Module):
         blocks: Blocks | None = None,
         signals: FidelitySignals | None = None,
         is_of_many: bool = False,
+        is_of_motifs: bool = False,
     ) -> None:
         super().__init__()
         self.n_fidelities = n_fidelities
         self.columns = layout(blocks, n_features)
-        self.target_kernel = Correlation(self.columns, is_of_many)
-        self.discrepancy_kernel = Correlation(self.columns, is_of_many)
+        self.target_kernel = Correlation(self.columns, is_of_many, is_of_motifs)
+        self.discrepancy_kernel = Correlation(self.columns, is_of_many, is_of_motifs)
         self.signals = signals or Autoregressive(n_fidelities, is_correlated)
         self._least_noise = _LEAST_NOISE_OF_WORDS if self.columns.words and not is_of_many else 0.0
         self.log_noise = nn.Parameter(torch.full((n_fidelities,), _LOG_NOISE_PRIOR[0]))

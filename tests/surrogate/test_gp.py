@@ -9,6 +9,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.stats import qmc
 from torch import Tensor
 
+from surrogate.fitting import telling_rows
 from surrogate.gp import GP, MultiFidelityGP
 
 
@@ -176,3 +177,14 @@ def test_misuse_is_named():
 def test_impossible_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         MultiFidelityGP(**options)
+
+
+def test_telling_rows_are_the_best_and_others_and_not_only_equal_ones():
+    y = torch.cat([torch.full((100,), 2.0), torch.linspace(1.0, 0.0, 60)]).double()
+    rows = telling_rows(y, 1.0, 32, 0)
+    assert len(set(rows.tolist())) == 32
+    best = [i for i in rows.tolist() if i >= 100][:12]
+    assert best == list(range(100, 112))  # 4 of the equal ones, 12 others of the best
+    lowest = telling_rows(-y, -1.0, 32, 0)
+    assert torch.equal(rows, lowest)
+    assert len(telling_rows(torch.zeros(50), 1.0, 32, 0)) == 32
