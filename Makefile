@@ -23,7 +23,7 @@ run: $(STAMP)  ## Run the default campaign (CONFIG=… for another); again: go o
 	@$(BIN)/motherlode run $(CONFIG)
 
 test: $(STAMP)  ## Run the tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 test-slow: $(STAMP)  ## Run the tests marked slow
 	$(BIN)/pytest -m slow

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlparse
 import pandas as pd
 import yaml
 
+from flows.prepared import copy_prepared, keep_prepared
 from pipeline import metrics
 from pipeline.figures import all_figures
 from pipeline.snapshot import Snapshot
@@ -280,13 +281,16 @@ def create_store(path: Path) -> None:
 
     MLflow makes it in dozens of migrations, and cannot go on with one that was stopped half-way.
     """
-    if path.exists():
+    if path.exists() or copy_prepared("mlflow", path):
         return
     for leftover in path.parent.glob(".mlflow-*"):
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         import_client()(tracking_uri=f"sqlite:///{fresh}").search_experiments(max_results=1)
+        # The default experiment names a folder of this campaign; MLflow makes it where there is
+        # none.
+        keep_prepared("mlflow", fresh, without=["experiments"])
         fresh.rename(path)
 
 

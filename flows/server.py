@@ -18,6 +18,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from flows.prepared import copy_prepared, keep_prepared
+
 START_LIMIT_S = 120.0
 
 QUIET = {
@@ -43,6 +45,8 @@ class PrefectServer:
     def __init__(self, directory: Path, schedules: bool = False) -> None:
         self.home = (directory / "prefect").resolve()
         self.home.mkdir(parents=True, exist_ok=True)
+        self._database = self.home / "prefect.db"
+        self._is_new = not self._database.exists() and not copy_prepared("prefect", self._database)
         self.log = self.home / "server.log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
@@ -61,6 +65,8 @@ class PrefectServer:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             if _answers(f"{self.url}/health"):
+                if self._is_new:  # nobody has asked it for anything yet
+                    keep_prepared("prefect", self._database)
                 return
             time.sleep(0.1)
         raise PrefectServerError(f"Prefect's server did not start; its log is {self.log}")

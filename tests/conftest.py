@@ -1,16 +1,37 @@
-"""Fixtures for all tests: one thread, and no plug-in of one test in the next."""
+"""For all tests: one thread, no plug-in of one test in the next, nothing in the user's folders."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+from flows.prepared import CACHE
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _NOT_OURS: set[str] = set()
 """Modules that were looked at: after every test all of them, thousands, would take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure what is covered of pipeline/ where it is at work: elsewhere it is a fifth slower."""
+    for item in items:
+        if not {"pipeline", "flows"} & set(item.path.parts):
+            item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Empty databases are kept for this run of all workers, and not in the user's folder."""
+    os.environ[CACHE] = str(tmp_path_factory.getbasetemp().parent / "prepared")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,6 +26,9 @@ from sampler.environments.crystal_wyckoff_positions import (
     wyckoff_positions,
 )
 
+_PARAMETER_DIGITS = 9
+"""Decimals of Å and degrees: one cell in other axes differs in its last bits and is the same."""
+
 _SLACK = 3.0
 """Distances within an orbit add up those of several atoms from their ideal places."""
 
@@ -102,11 +105,13 @@ def read_structure(
     See `standard` for how these are found. In one that `build` made, the first atom of each orbit
     gives the coordinates, so that this is the inverse of `build`; in any other, of the equivalent
     coordinates of an orbit, the smallest (x, then y, then z) are taken. Coordinates are rounded to
-    1 / `RESOLUTION`. ValueError where the structure is no crystal, or not as symmetric as it says.
+    1 / `RESOLUTION`, the cell to 1e-9 Å and degrees. ValueError where the structure is no crystal,
+    or not as symmetric as it says.
     """
     number, cell, is_ours = standard(structure, symmetry_tolerance)
     sites = _sites(number, cell, symmetry_tolerance, is_ours)
-    return SitedCrystal(number, tuple(cell.lattice.parameters), tuple(sites))
+    lattice = tuple(round(float(value), _PARAMETER_DIGITS) for value in cell.lattice.parameters)
+    return SitedCrystal(number, lattice, tuple(sites))
 
 
 def _atoms(crystal: SitedCrystal) -> tuple[list[str], Floats, list[int]]:

@@ -16,6 +16,7 @@ import pytest
 
 from flows import mlflow_view
 from flows.mlflow_view import MAX_METRICS, MlflowView, create_store, loss_points, parameters
+from flows.prepared import CACHE
 from flows.tracking import STORE, MlflowTracking, TrackingError, track_directory, tracking
 from pipeline import Campaign, metrics
 from pipeline.config import Tracking
@@ -322,6 +323,7 @@ def test_a_store_is_made_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".mlflow-killed").mkdir()
+    monkeypatch.setenv(CACHE, str(tmp_path / "none"))
 
     def dies() -> None:
         raise KeyboardInterrupt

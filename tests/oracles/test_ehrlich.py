@@ -91,7 +91,7 @@ def test_the_optimum_is_one_and_the_start_is_feasible(options: dict[str, Any]) -
     assert (oracle.values(words) <= 1).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), seed=st.integers(0, 5), quantization=st.sampled_from([1, 2, 4]))
 def test_it_is_the_definition(data: st.DataObject, seed: int, quantization: int) -> None:
     oracle = ehrlich(random_seed=seed, quantization=quantization)

@@ -16,7 +16,7 @@ VALUES = torch.tensor([-1.0, 0.0, 2.0, 5.0, 160.0], dtype=torch.float64)
 FINITE = st.floats(-1e6, 1e6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(FINITE, min_size=3, max_size=30), st.sampled_from(["minimize", "maximize"]))
 def test_law_the_order_stays_and_good_values_are_as_they_are(
     numbers: list[float], goal: Goal
@@ -30,7 +30,7 @@ def test_law_the_order_stays_and_good_values_are_as_they_are(
     assert torch.equal(bent[is_good], values[is_good])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(FINITE, min_size=3, max_size=30), st.sampled_from(["minimize", "maximize"]))
 def test_law_what_was_bent_is_straightened_to_what_it_was(numbers: list[float], goal: Goal) -> None:
     values = torch.tensor(numbers, dtype=torch.float64)

@@ -45,7 +45,7 @@ MEASURED = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MEASURED, st.sampled_from(["declared", "learned", "seconds"]))
 def test_law_a_cost_is_finite_and_above_0(rows: list[tuple[int, float]], kind: CostKind) -> None:
     of, measured = [j for j, _ in rows], [y for _, y in rows]

@@ -62,7 +62,7 @@ def test_law_the_interval_holds_the_truth_as_often_as_it_says(n: int) -> None:
     assert 0.7 < np.mean(inside) < 0.9
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(4, 30), st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
 def test_law_units_and_order_do_not_matter(seed: int, n: int, scale: float, shift: float) -> None:
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_law_units_and_order_do_not_matter(seed: int, n: int, scale: float, shif
     np.testing.assert_allclose(believe(one).explained(), believe(other).explained(), atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(0, 40))
 def test_law_shares_are_ordered_and_within_0_and_1(seed: int, n: int) -> None:
     expected, low, high = believe(pairs(0.4, n, np.random.default_rng(seed))).explained()

@@ -44,7 +44,7 @@ MOVES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(moves=st.lists(MOVES, max_size=15))
 def test_law_any_sequence_keeps_the_budget_and_every_outcome(
     moves: list[tuple[str, object]], tmp_path_factory: pytest.TempPathFactory

@@ -51,7 +51,7 @@ def same(told: Any, expected: Any) -> None:
             assert told[name] == pytest.approx(value, nan_ok=True), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=ROWS,
     goal=st.sampled_from(GOALS),

@@ -53,7 +53,7 @@ FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(values=st.lists(FINITE, min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_any_pool_has_a_temperature(values: list[float]) -> None:
     gains = gains_of(values)
     told = temperature(gains, gains, torch.zeros_like(gains))
@@ -66,7 +66,7 @@ def test_any_pool_has_a_temperature(values: list[float]) -> None:
 
 
 @given(values=st.lists(st.floats(-1e8, 50), min_size=2, max_size=40), knee=st.floats(1, 200))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_bending_keeps_the_order(values: list[float], knee: float) -> None:
     raw = gains_of(values).sort().values
     made = bent(raw, knee)

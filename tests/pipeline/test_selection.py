@@ -69,7 +69,7 @@ def spaces(draw: st.DrawFn) -> tuple[Space, Limits]:
     return space, Limits(budget, count, share * budget, is_last=draw(st.booleans()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(spaces(), rules())
 def test_law_a_batch_keeps_its_limits(drawn: tuple[Space, Limits], rules: Rules) -> None:
     space, limits = drawn
@@ -86,7 +86,7 @@ def test_law_a_batch_keeps_its_limits(drawn: tuple[Space, Limits], rules: Rules)
         assert not limits.is_last or pick.fidelity == space.m - 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spaces(), st.sampled_from(["gain", "trajectory", "random"]))
 def test_law_nothing_that_fits_is_left_out(
     drawn: tuple[Space, Limits], policy: FidelityPolicy
@@ -104,7 +104,7 @@ def test_law_nothing_that_fits_is_left_out(
     assert len(picks) == limits.count or not fits
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(spaces(), rules())
 def test_law_the_same_question_has_the_same_answer(
     drawn: tuple[Space, Limits], rules: Rules
@@ -113,7 +113,7 @@ def test_law_the_same_question_has_the_same_answer(
     assert space.select(limits, rules) == space.select(limits, rules)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spaces(), st.sampled_from(POLICIES))
 def test_law_no_two_of_a_batch_are_too_close(
     drawn: tuple[Space, Limits], policy: FidelityPolicy

@@ -43,7 +43,7 @@ def spent_by(batch: str, cost: float, count: int, costs: list[float]) -> float:
     return cost_of_one * min(count, math.floor(cost / cost_of_one * (1 + 1e-9)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plans(), st.sampled_from(["cheapest", "dearest"]), st.booleans())
 def test_law_a_campaign_keeps_the_money_for_its_final_check(
     plan: tuple[float, int, int, list[float], float, FidelityPolicy], batch: str, grows: bool
@@ -63,7 +63,7 @@ def test_law_a_campaign_keeps_the_money_for_its_final_check(
     pytest.fail("no round was the last")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(plans(), st.integers(0, 10**6))
 def test_law_a_whole_campaign_never_overspends_or_repeats(
     plan: tuple[float, int, int, list[float], float, FidelityPolicy], seed: int
@@ -145,7 +145,7 @@ def test_the_cheapest_alone_keeps_money_for_a_batch_of_checks() -> None:
     assert limits.target_cost == 0.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_law_harvest_is_the_growth_of_the_sum_of_the_best_up_to_the_ceiling(
     seed: int, k: int

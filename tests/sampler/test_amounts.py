@@ -37,7 +37,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.0, 3.0), st.booleans())
 def test_densities_integrate_to_one(seed: int, scale: float, is_circular: bool) -> None:
     # Betas may be infinite at 0 and 1: u = sin²(πt/2) takes their singularities away.
@@ -167,7 +167,7 @@ def test_density_within_a_range_integrates_to_one(
     assert float(((within - conditional).abs().mean()) * width) < 0.02
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.sampled_from([-1e3, -5.0, 0.0, 5.0, 1e3]), min_size=WIDTH, max_size=WIDTH),
     st.booleans(),
@@ -246,7 +246,7 @@ def test_no_rows_no_amounts(is_circular: bool) -> None:
     assert amounts.log_density(outputs, empty, circular).shape == (0,)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 5), st.integers(0, 4), st.integers(0, 8), st.integers(0, 10_000))
 def test_outputs_of_a_head(n_heads: int, first: int, m: int, seed: int) -> None:
     """Each row's own head, of all rows in order or of chosen ones, and a gradient to it alone."""

@@ -44,7 +44,7 @@ def test_dead_stays_dead_and_no_start_is_dead() -> None:
     assert (tables.uses[1:, 0] != NEVER).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(1, 230), st.lists(st.integers(1, MAX_COUNT), max_size=N_ELEMENTS))
 def test_states_are_alive_exactly_where_the_programme_finds_a_way(
     number: int, counts: list[int]
@@ -52,14 +52,14 @@ def test_states_are_alive_exactly_where_the_programme_finds_a_way(
     assert (state_of(number, counts) != DEAD) == is_compatible(space_group(number), counts)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 230), st.lists(st.integers(1, 9), min_size=2, max_size=N_ELEMENTS))
 def test_the_order_of_elements_does_not_matter(number: int, counts: list[int]) -> None:
     states = {state_of(number, list(order)) for order in itertools.permutations(counts)}
     assert len(states) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(1, 230),
     st.lists(st.integers(1, MAX_COUNT), max_size=3),

@@ -60,7 +60,7 @@ def test_point_groups_and_systems() -> None:
     assert sum(space_group(n).has_inversion for n in range(1, 231)) == 92
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 230),
     st.dictionaries(st.sampled_from(ELEMENTS), st.integers(1, 12), min_size=1, max_size=3),

@@ -141,7 +141,7 @@ _WISH = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(where=_WISH, order=st.sampled_from(sorted(ORDERS)))
 def test_any_combination_holds_exactly_what_obeys(where: dict[str, Any], order: str) -> None:
     check_law(order, where)

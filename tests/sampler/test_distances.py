@@ -34,7 +34,7 @@ def numbers(words: list[str], width: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64).reshape(len(words), width)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(WORDS, WORDS)
 def test_law_edits_are_levenshteins(a: list[str], b: list[str]) -> None:
     apart = edit(numbers(a, 7), numbers(b, 7)) * 7

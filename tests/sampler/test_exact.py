@@ -87,7 +87,7 @@ SPACES = st.one_of(
 
 
 @given(SPACES, st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_distribution_is_the_sum_over_all_paths(space: Environment, seed: int) -> None:
     policy = LinearPolicy(space, seed)
     states, probabilities = terminal_distribution(policy)
@@ -210,7 +210,7 @@ def test_distances_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_distances_are_symmetric_bounded_and_zero_at_equality(raw: list[float], seed: int) -> None:
     p = torch.tensor([*raw, 1.0], dtype=torch.float64)
     p = p / p.sum()

@@ -198,7 +198,7 @@ def gradients(value: Tensor, balance: Balance) -> list[Tensor]:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=5),
     st.integers(0, 1000),
@@ -213,7 +213,7 @@ def test_sub_trajectory_balance_against_loops(lengths: list[int], seed: int, dec
         assert torch.allclose(left, right, atol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 1000))
 def test_detailed_balance_against_a_loop(lengths: list[int], seed: int) -> None:
     balance = ragged(lengths, seed, 0.9)

@@ -56,7 +56,7 @@ def assert_same_as_autograd(policy: Policy, parts: list[Tensor]) -> None:
         assert torch.allclose(got, want, atol=1e-5 * scale + 1e-6, rtol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(lambda sizes: sum(sizes) > 0))
 def test_recalled_outputs_and_gradients_are_those_of_autograd(sizes: list[int]) -> None:
     parts = [random_inputs(n, seed=i) for i, n in enumerate(sizes)]

@@ -52,7 +52,7 @@ def test_it_keeps_the_best_up_to_its_capacity() -> None:
     assert places(replay) == [2, 5, 1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=12), min_size=1, max_size=6),
     st.integers(1, 10),
@@ -121,7 +121,7 @@ def test_training_again_rescores() -> None:
     assert torch.equal(net.replay.log_reward, net.replay.states[:, 0].double())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0, 1), st.integers(1, 300), st.data())
 def test_its_number_in_a_batch_is_near_its_share(fraction: float, n: int, data) -> None:
     """Within half of a trajectory, one at least, and one left for the policy whatever is asked."""

@@ -56,7 +56,7 @@ def are_candidates(space: Environment, states: Tensor) -> bool:
     n=st.integers(0, 30),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 def test_mutants_and_children_are_candidates(
     name: str, rate: float | None, n: int, seed: int
 ) -> None:

@@ -18,7 +18,7 @@ def tables(element: st.SearchStrategy, max_width: int = 30) -> st.SearchStrategy
 
 
 @given(st.one_of(tables(SMALL), tables(HUGE), tables(REAL)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_codes_are_equal_and_ordered_as_the_rows_are(table: list[list[float]]) -> None:
     rows = torch.tensor(table, dtype=torch.float64 if isinstance(table[0][0], float) else None)
     coded = list(zip(table, packed(rows).tolist(), strict=True))
