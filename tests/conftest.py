@@ -22,9 +22,9 @@ _NOT_OURS: set[str] = set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure what is covered of pipeline/ where it is at work: elsewhere it is a fifth slower."""
+    """Measure what pipeline/'s own tests cover of it: measuring takes a third of their time."""
     for item in items:
-        if not {"pipeline", "flows"} & set(item.path.parts):
+        if item.path.parent.name != "pipeline":
             item.add_marker("no_cover")
 
 

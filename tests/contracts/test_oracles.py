@@ -14,6 +14,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from oracles import ORACLES, Oracle
+from tests.crystals import from_spacegroup
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def rock_salt(cation: str, anion: str, a: float) -> Structure:
 @cache  # half a second each
 def _rock_salt(cation: str, anion: str, a: float) -> Structure:
     sites = [[0, 0, 0], [0.5, 0.5, 0.5]]
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
+    return from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
 
 
 def rock_salts() -> list[Any]:

@@ -13,13 +13,14 @@ from oracles.make_chgnet_references import lowest_prototype
 from oracles.oracle import NotRun
 from oracles.physical_window import Unphysical
 from oracles.references import reference_energies
+from tests.crystals import from_spacegroup
 
 ENERGY = "formation_energy_per_atom"
 
 
 def rock_salt(cation: str, anion: str, a: float) -> Structure:
     sites = [[0, 0, 0], [0.5, 0.5, 0.5]]
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
+    return from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
 
 
 def loose_crystal() -> Structure:
@@ -64,7 +65,7 @@ def test_the_cell_is_reduced_without_changing_the_answer() -> None:
 
 
 def test_an_element_in_its_reference_crystal_has_no_formation_energy() -> None:
-    crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
+    crystal = from_spacegroup("Fm-3m", Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
     assert energy(crystal, relax="cell") == pytest.approx(0.0, abs=0.02)
 
 

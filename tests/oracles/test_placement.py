@@ -7,6 +7,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from oracles.physical_window import PhysicalWindow, Unphysical, closest_pair
 from oracles.placement import placement_seed, placements, with_space_group
+from tests.crystals import from_spacegroup
 
 
 def crystal() -> Structure:
@@ -68,9 +69,7 @@ def test_without_a_key_the_space_group_is_found_whatever_is_stated(stated: objec
 
 def test_charges_and_spins_do_not_lower_the_symmetry() -> None:
     """Rock salt whose sodium atoms are labelled in turns is still Fm-3m, and still drawn anew."""
-    salt = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
+    salt = from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     plain = with_space_group(salt.copy())
     for site, species in zip(salt[:2], (Species("Na", 1), Species("Na", 1, spin=5)), strict=True):
         site.species = species

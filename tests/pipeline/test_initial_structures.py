@@ -35,8 +35,9 @@ class Cells(Menu):
 
 
 def cell(a: float) -> Structure:
-    sites = [[0, 0, 0], [0.5, 0.5, 0.5]]
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Na", "Cl"], sites)
+    faces = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    others = [[x, y, z + 0.5] for x, y, z in faces]
+    return Structure(Lattice.cubic(a), ["Na"] * 4 + ["Cl"] * 4, faces + others, to_unit_cell=True)
 
 
 def write_cifs(folder: Path, **cells: float) -> Path:

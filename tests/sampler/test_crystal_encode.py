@@ -11,13 +11,14 @@ from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from sampler.environments.crystal import Crystal
+from tests.crystals import from_spacegroup
 from tests.sampler.crystal_wishes import read
 
 
 @cache
 def known_crystals() -> dict[str, tuple[Structure, int]]:
     """Well-known structure types with measured cells (Å)."""
-    make = Structure.from_spacegroup
+    make = from_spacegroup
     third = 1 / 3
     return {
         "rock salt": (
@@ -104,7 +105,7 @@ def everything() -> Crystal:
 
 def test_charges_and_spins_do_not_change_the_crystal() -> None:
     """Sites of one element are equal, whatever they are labelled with."""
-    magnetite = Structure.from_spacegroup(
+    magnetite = from_spacegroup(
         "Fd-3m",
         Lattice.cubic(8.396),
         ["Fe", "Fe", "O"],
@@ -195,7 +196,7 @@ def test_atoms_that_moved_since_decode_are_named() -> None:
 
 
 def test_a_crystal_outside_the_space_is_refused() -> None:
-    iron = Structure.from_spacegroup("Im-3m", Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]])
+    iron = from_spacegroup("Im-3m", Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]])
     with pytest.raises(ValueError, match="Fe2 is not in this space: element Fe is not among"):
         everything().encode([iron])
     with pytest.raises(ValueError, match="expected a pymatgen Structure, got str"):

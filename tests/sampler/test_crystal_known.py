@@ -10,6 +10,7 @@ from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from sampler.environments.crystal import Crystal
+from tests.crystals import from_spacegroup
 
 ELEMENTS = ["Mg", "O", "Ca", "F", "Sr", "Ti", "Al", "Zn", "S"]
 ELEMENTS += ["Na", "Cl", "Cs", "Si", "Fe", "Zr", "C", "Ni", "As", "Mn"]
@@ -20,7 +21,7 @@ MATCHER = StructureMatcher(ltol=1e-3, stol=2e-3, angle_tol=0.05, scale=False)
 def make(symbol: str, lattice: Lattice, sites: dict[str, list[float]]) -> Structure:
     """From the symbol of a space group and one atom an orbit, by pymatgen's own operations."""
     elements = [name.split()[0] for name in sites]
-    return Structure.from_spacegroup(symbol, lattice, elements, list(sites.values()))
+    return from_spacegroup(symbol, lattice, elements, list(sites.values()))
 
 
 def hexagonal(a: float, c: float) -> Lattice:
