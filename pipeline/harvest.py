@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surrogate.improvement import log_improvement
 from surrogate.log_normal import log_expected_improvement
+from surrogate.mixture import log_mixed
 
 _LEAST_ROOM = 1e-6
 """The ceiling is above the bar by so much of the typical sd: ties are ranked by their chance."""
@@ -33,7 +34,7 @@ class Harvest:
     """Values come in steps, and no rise is less than it; 0: they do not."""
 
     def log(self, mean: Tensor, sd: Tensor) -> Tensor:
-        """Log of it by the target's posterior `mean`, `sd` `(q,)`, larger better: `(q,)`.
+        """Log of it by the target's posterior `mean`, `sd`, larger better; all of one shape.
 
         E[min(max(f - bar, 0), ceiling - bar)] is the expected improvement (Jones, Schonlau and
         Welch 1998, doi 10.1023/A:1008306431147) over the bar less that over the ceiling.
@@ -43,18 +44,20 @@ class Harvest:
         # What is left of the two far below both keeps the order of the chance to pass the bar.
         return above + torch.log(-torch.expm1((beyond - above).clamp(max=-1e-15)))
 
-    def log_discount(self, mean: Tensor, sd: Tensor, own: Tensor) -> Tensor:
+    def log_discount(self, mean: Tensor, sd: Tensor, log_weight: Tensor, own: Tensor) -> Tensor:
         """What a candidate is worth less for a value that its family has already, `(q,)`, <= 0.
 
-        `own (q,)` is the best value of each one's family, -inf where it has none. The k best hold
-        one of a family: a variant adds what it is above its own family's value, not the bar.
+        Its posterior is a mixture of Gaussians `(p, q)`. `own (q,)` is the best value of each one's
+        family, -inf where it has none. The k best hold one of a family: a variant adds what it is
+        above its own family's value, not the bar.
         """
         bar = own.clamp(min=self.bar)
-        return log_growth(mean, sd, bar) - log_growth(mean, sd, self.bar)
+        above_own, above_bar = log_growth(mean, sd, bar), log_growth(mean, sd, self.bar)
+        return log_mixed(above_own, log_weight) - log_mixed(above_bar, log_weight)
 
 
 def log_growth(mean: Tensor, sd: Tensor, bar: Tensor | float) -> Tensor:
-    """Log of E[max(f - bar, 0)], f of N(mean, sd²), `(q,)`."""
+    """Log of E[max(f - bar, 0)], f of N(mean, sd²), of their shape."""
     sd = sd.clamp(min=1e-300)
     return sd.log() + log_expected_improvement((mean - bar) / sd)
 

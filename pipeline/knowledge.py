@@ -24,6 +24,7 @@ from pipeline.goal import score, sign
 from pipeline.guard_evidence import Seen
 from pipeline.harvest import Harvest, harvest
 from pipeline.queries import observations, waiting
+from surrogate.mixture import log_mixed
 from surrogate.pending import WithPending
 
 if TYPE_CHECKING:
@@ -194,8 +195,8 @@ class Knowledge:
         found = self._found()
         own = [found.get(family, -torch.inf) for family in families]
         own_best = torch.tensor(own, dtype=torch.float64)
-        mean, sd, _ = self.above(features)
-        return self.harvest(features).log_discount(mean, sd, own_best)
+        worth, parts = self.harvest(features), self.parts(features)
+        return worth.log_discount(*parts, own_best)
 
     def _found(self) -> dict[str, float]:
         """The best value at the target of each family that has one, bent, larger better."""
@@ -210,11 +211,11 @@ class Knowledge:
         mean, sd = self.compared.predict(features, len(self.campaign.parts.ladder) - 1)
         return sign(self.campaign.goal) * mean, sd
 
-    def above(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of what is not at its floor, and the log chance of that: see `predict_above`."""
+    def parts(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The Gaussians that this is a mixture of, `(p, q)` each: see `Surrogate.mixture`."""
         last = len(self.campaign.parts.ladder) - 1
-        mean, sd, log_chance = self.compared.predict_above(features, last)
-        return sign(self.campaign.goal) * mean, sd, log_chance
+        mean, sd, log_weight = self.compared.mixture(features, last)
+        return sign(self.campaign.goal) * mean, sd, log_weight
 
     def _checked_by_cheapest(self, features: Tensor, keys: list[str]) -> Tensor:
         frame, cheapest = self.frame, self.campaign.parts.fidelities[0]
@@ -234,8 +235,8 @@ class HarvestGain:
 
     def target_log_gain(self, features: Tensor) -> Tensor:
         """Log harvest of candidates of features `(q, d)`, `(q,)`."""
-        mean, sd, log_chance = self.known.above(features)
-        return self.harvest.log(mean, sd) + log_chance
+        mean, sd, log_weight = self.known.parts(features)
+        return log_mixed(self.harvest.log(mean, sd), log_weight)
 
 
 def learn(campaign: Campaign, number: int, seed: int) -> Knowledge:

@@ -15,6 +15,7 @@ from pipeline.initial import distinct
 from pipeline.reward import Gain
 from sampler.environment import Environment
 from sampler.genetic import Genetic
+from sampler.row_variation import row_operators
 
 N_GENERATIONS = 40
 """Generations of the search for good gains: a few percent of what training asks for."""
@@ -81,6 +82,19 @@ def searched_pool(
 def is_of_words(environment: Environment) -> bool:
     """Whether a candidate is a word and nothing else."""
     return {kind for kind, _ in environment.feature_blocks or ()} == {"letter"}
+
+
+def variants(environment: Environment, observed: Tensor, n: int, seed: int) -> Tensor:
+    """N mutants of words `observed` `(b, w)`, whatever their gain, `(n, w)`; none without `b`.
+
+    Of what a search keeps all is much alike. The batch has room for more kinds of candidates.
+    """
+    operators = row_operators(environment)
+    if operators is None or len(observed) == 0:
+        return observed[:0]
+    generator = torch.Generator().manual_seed(seed)
+    parents = torch.randint(len(observed), (n,), generator=generator)
+    return operators.mutated(observed[parents], None, generator)
 
 
 def _near(

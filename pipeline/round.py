@@ -25,7 +25,14 @@ from pipeline.families import best_of_each
 from pipeline.initial import distinct, distinct_random, initial_design
 from pipeline.knowledge import NOTES, HarvestGain, Knowledge, learn
 from pipeline.ledger import Query, sync_file
-from pipeline.pool import N_GENERATIONS, N_OBSERVED, GainPool, is_of_words, searched_pool
+from pipeline.pool import (
+    N_GENERATIONS,
+    N_OBSERVED,
+    GainPool,
+    is_of_words,
+    searched_pool,
+    variants,
+)
 from pipeline.queries import (
     CampaignStoppedError,
     make_queries,
@@ -251,7 +258,10 @@ class Round:
             worth = HarvestGain(self.known, self.known.harvest(environment.features(known)))
             seed = self.seed("harvest")
             pools.append(searched_pool(environment, worth, known, seed, N_GENERATIONS // 2))
-        return [self._leaders(pool, n) for pool in pools]
+        observed, found = self._observed(), [self._leaders(pool, n) for pool in pools]
+        if observed is None:
+            return found
+        return [*found, variants(self.campaign.parts.environment, observed, n, self.seed("vary"))]
 
     def _leaders(self, pool: GainPool, n: int) -> Tensor:
         """The n best of a pool, a few of each family: variants of one must not fill it."""

@@ -29,8 +29,9 @@ from pipeline.diversity import Covariance, Distances, Novelty, Spacing
 from pipeline.families import best_of_each, numbered
 from pipeline.ledger import affordable
 
-MAX_ITEMS = 600
-"""How many of the best items compete in the greedy choice; bounds its cost at k² covariances."""
+MAX_ITEMS, ITEMS_A_PLACE = 600, 16
+"""How many of the best items compete in the greedy choice, and for each place of a large batch at
+least: of a few hundred the best are much alike. Bounds its cost at k² covariances."""
 
 LAST = "last round: of all candidates expected to add most to the best ones"
 HARVEST = "the target's share: expected to add most to the best ones, given the batch so far"
@@ -190,7 +191,7 @@ def _items(pool: Pool, price: Tensor, limits: Limits, rules: Rules) -> _Items:
     """The most promising items: by merit, each fidelity in equal parts."""
     last = len(price) - 1
     asked = _open_fidelities(limits, rules, last)
-    share = MAX_ITEMS // len(asked)
+    share = max(MAX_ITEMS, ITEMS_A_PLACE * limits.count) // len(asked)
     asked = [m for m in asked if affordable(float(price[m]), limits.cost)]
     best = [_best(pool, m, m == last, share, limits.is_last) for m in asked]
     none = torch.empty(0, dtype=torch.long)

@@ -20,7 +20,9 @@ from sampler.environments.hyper_grid import HyperGrid
 from sampler.environments.sequence import Sequence
 
 _SHIFTED = 0.25
-"""The share of mutations of words that put letters in or leave some out."""
+"""The share of mutations of words that put letters in or leave some out, or both."""
+_MOVED = 0.5
+"""The share of those that do both, so that the piece between moves and all else stays."""
 _NUDGED = 0.5
 """The share of moves along an axis that go a step of a random scale; the others go anywhere."""
 _UNIFORM = 0.5
@@ -60,10 +62,13 @@ class _Words:
         lengths = letters.sign().sum(1)
         changed = self._substituted(letters, lengths, rate, generator)
         shifted, their_lengths = self._shifted(letters, lengths, generator)
-        is_shifted = _uniform(lengths, generator) < _SHIFTED
+        moved = self._moved(letters, lengths, generator)
+        kind = _uniform(lengths, generator) / _SHIFTED
+        is_shifted, is_moved = kind < 1, kind < _MOVED
+        changed = torch.where(is_shifted[:, None], shifted, changed)
         return self._finished(
-            torch.where(is_shifted[:, None], shifted, changed),
-            torch.where(is_shifted, their_lengths, lengths),
+            torch.where(is_moved[:, None], moved, changed),
+            torch.where(is_shifted & ~is_moved, their_lengths, lengths),
         )
 
     def crossed(self, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
@@ -104,6 +109,29 @@ class _Words:
         )
         moved = letters.gather(1, source.clamp(0, self._end - 1))
         return torch.where(is_known, moved, fresh), new_lengths
+
+    def _moved(self, letters: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """Move a piece to the left or right: letters are left out before it, others put in behind.
+
+        A motif goes to another place and everything else stays, which no shift of all that follows
+        does, and hardly any number of other letters.
+        """
+        places = torch.arange(self._end, device=letters.device)
+        cuts = (_uniform(lengths.new_zeros(2, len(lengths)), generator) * (lengths + 1)).long()
+        first, last = cuts.amin(0), cuts.amax(0)
+        room = (last - first - 1).clamp_min(0)
+        by = (room.clamp_min(1).log() * _uniform(lengths, generator)).exp().round().long()
+        by = torch.minimum(by, room)
+        is_left = _uniform(lengths, generator) < 0.5
+        start = torch.where(is_left, last - by, first)  # of the letters that are put in
+        is_within = (places >= first[:, None]) & (places < last[:, None])
+        is_new = (places >= start[:, None]) & (places < (start + by)[:, None])
+        step = torch.where(is_left, by, -by)[:, None]
+        source = torch.where(is_within & ~is_new, places + step, places)
+        fresh = torch.randint(
+            1, self._n_letters + 1, letters.shape, generator=generator, device=letters.device
+        )
+        return torch.where(is_new, fresh, letters.gather(1, source.clamp(0, self._end - 1)))
 
     def _finished(self, letters: Tensor, lengths: Tensor) -> Tensor:
         """Terminal states of the first `lengths` `(n,)` letters."""

@@ -77,9 +77,9 @@ class Auto(Surrogate):
         """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
         return self._fitted().predict(features, fidelity)
 
-    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and sd of f where it is not at its floor, and the log chance of it, `(q,)` each."""
-        return self._fitted().predict_above(features, fidelity)
+    def mixture(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, sds and log weights of the Gaussians that f is a mixture of, `(p, q)` each."""
+        return self._fitted().mixture(features, fidelity)
 
     def covariance(
         self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor

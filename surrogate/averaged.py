@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from surrogate.mixture import moments
 from surrogate.surrogate import Surrogate
 
 
 class Averaged(Surrogate):
-    """The moments of the even mixture of two models, for one fidelity.
+    """The even mixture of two models, for one fidelity.
 
     Where the best words share one frame, the likelihood of one kernel says that their letters
     matter at their places, and is sure that nothing better is left; that a motif may stand
     elsewhere is as good an explanation. Where two models agree the mixture is as sure as they are,
-    and where they do not its variance says so. (Weights by evidence would be all or nothing: of
-    some hundred observations it differs by tens of nats.)
+    and where they do not its variance says so. That is no chance to be better than both: what
+    counts on the tail asks for `mixture`. (Weights by evidence would be all or nothing: of some
+    hundred observations it differs by tens of nats.)
     """
 
     def __init__(self, first: Surrogate, second: Surrogate) -> None:
@@ -36,21 +40,27 @@ class Averaged(Surrogate):
 
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the mixture, without noise, `(q,)` each."""
-        first, sd_first = self._first.predict(features, fidelity)
-        second, sd_second = self._second.predict(features, fidelity)
-        within = (sd_first.square() + sd_second.square()) / 2
-        return (first + second) / 2, (within + (first - second).square() / 4).sqrt()
+        return moments(*self.mixture(features, fidelity))
+
+    def mixture(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, sds and log weights of both, `(2, q)` each."""
+        told = [model.predict(features, fidelity) for model in (self._first, self._second)]
+        mean, sd = (torch.stack(both) for both in zip(*told, strict=True))
+        return mean, sd, torch.full_like(mean, -math.log(2))
 
     def covariance(
         self, features_a: Tensor, fidelities_a: Tensor, features_b: Tensor, fidelities_b: Tensor
     ) -> Tensor:
-        """Covariance of f under the mixture between two sets, `(q_a, q_b)`."""
+        """Covariance of f between two sets, `(q_a, q_b)`, the mean of what both models say.
+
+        Which of them is right is left out: that is one question for all candidates, and after the
+        first that tells it no other where they disagree would seem worth asking.
+        """
         first, second = (
             model.covariance(features_a, fidelities_a, features_b, fidelities_b)
             for model in (self._first, self._second)
         )
-        between = self._disagreement(features_a)[:, None] * self._disagreement(features_b)
-        return (first + second) / 2 + between / 4
+        return (first + second) / 2
 
     def fidelity_covariance(self, features: Tensor) -> Tensor:
         """Variance of f at each x, `(q, 1, 1)`."""
@@ -71,7 +81,3 @@ class Averaged(Surrogate):
     def summary(self) -> dict[str, Any]:
         """The first model's summary, with the second's under `averaged_with`."""
         return self._first.summary() | {"averaged_with": self._second.summary()}
-
-    def _disagreement(self, features: Tensor) -> Tensor:
-        """Difference between the two means, `(q,)`."""
-        return self._first.predict(features, 0)[0] - self._second.predict(features, 0)[0]

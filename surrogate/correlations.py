@@ -43,7 +43,7 @@ _SIMILARITY_RATE, _SIMILARITY_RATE_OF_WORDS = 3.0, 0.1
 the places tell the details, and the linear term the motifs."""
 _RATE_OF_PLACE, _SPREAD_OF_PLACES = 0.3, 0.5
 """Prior median of w, and sd of log w around its mean, of few words."""
-_LINEAR_OF_MOTIFS = 2.0
+_LINEAR_OF_MOTIFS = 4.0
 """The logit of a where motifs explain nearly all: not learned."""
 _ADDITIVE, _LINEAR_OF_WORDS = -0.5, -1.0
 """Prior medians of the logits of b and a of few words, against the details' 0."""

@@ -25,7 +25,7 @@ class Floored(Surrogate):
 
     For one fidelity, and features without numbers. `model` learns from the observations above the
     floor alone, `MOST_ABOVE` at most: half the best, half at random. `predict` has the moments of
-    the mixture; `predict_above` its parts, and what was observed is known to be at the floor or
+    the mixture; `mixture` its parts, and what was observed is known to be at the floor or
     not. Covariances are the model's, above the floor, times the chances of both to be there.
     """
 
@@ -56,14 +56,15 @@ class Floored(Surrogate):
 
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f, the floor included, without noise; `(q,)` each."""
-        mean, sd, log_chance = self.predict_above(features, fidelity)
-        chance, above = log_chance.exp(), mean - self._floor
+        mean, sd = self._model.predict(features, fidelity)
+        chance, above = self._log_chance(features).exp(), mean - self._floor
         variance = chance * (sd.square() + (1 - chance) * above.square())
         return self._floor + chance * above, variance.sqrt().clamp_min(1e-150)
 
-    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and sd of f where it is above the floor, and the log chance of that, `(q,)` each."""
-        return *self._model.predict(features, fidelity), self._log_chance(features)
+    def mixture(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What f is above the floor, `(p, q)`; the weights sum to the chance to be there."""
+        mean, sd, log_weight = self._model.mixture(features, fidelity)
+        return mean, sd, log_weight + self._log_chance(features)
 
     def _log_chance(self, features: Tensor) -> Tensor:
         told = [_LOG_CERTAIN[self._is_above.get(row)] for row in _rows(features)]

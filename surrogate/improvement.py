@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surrogate.acquisition import Acquisition, damp_cheaper
 from surrogate.log_normal import log_expected_improvement, log_softplus
+from surrogate.mixture import log_mixed
 
 
 class LogExpectedImprovement(Acquisition):
@@ -27,9 +28,14 @@ class LogExpectedImprovement(Acquisition):
 
     def _log_gain_at(self, features: Tensor, *, is_every: bool) -> Tensor:
         surrogate = self._prepared()
-        mean, sd, log_chance = surrogate.predict_above(features, surrogate.n_fidelities - 1)
-        log_rho2 = self._log_squared_correlation(features, sd, is_every)
-        return self._log_gain(self._sign * mean, sd, log_rho2) + log_chance[:, None]
+        means, sds, log_weight = surrogate.mixture(features, surrogate.n_fidelities - 1)
+        parts = [
+            self._log_gain(
+                self._sign * mean, sd, self._log_squared_correlation(features, sd, is_every)
+            )
+            for mean, sd in zip(means, sds, strict=True)
+        ]
+        return log_mixed(torch.stack(parts), log_weight)
 
     def _log_gain(self, mean: Tensor, sd: Tensor, log_rho2: Tensor) -> Tensor:
         above = mean - self._bar
@@ -43,13 +49,18 @@ def log_improvement(above: Tensor, sd: Tensor, step: float) -> Tensor:
     """Log expected improvement of f of N(above, sd²) over 0, `(q,)`.
 
     Where values come in steps, so do improvements: less than half a step is none. With
-    e = step / 2 that is E[f 1(f > e)] = e P(f > e) + E[max(f - e, 0)].
+    e = step / 2 that is E[f 1(f > e)] = e P(f > e) + E[max(f - e, 0)]. And a Gaussian's tail says
+    nothing of the next step: on a plateau all candidates are many sd below it, and those that are
+    as good as the best for sure would rank above all of which less is known by tens of nats. So f
+    is taken to be (above + sd t), where t has Student's distribution with 2 degrees of freedom.
     """
     u = (above - step / 2) / sd
-    log_ei = sd.log() + log_expected_improvement(u)
     if step == 0:
-        return log_ei
-    return torch.logaddexp(log_ei, math.log(step / 2) + torch.special.log_ndtr(u))
+        return sd.log() + log_expected_improvement(u)
+    # E[max(u + t, 0)] = (u + s) / 2 and P(u + t > 0) = (1 + u / s) / 2 with s = sqrt(u² + 2).
+    s = (u.square() + 2).sqrt()
+    log_half = torch.where(u < 0, -(s - u).log(), ((u + s) / 2).log())
+    return torch.logaddexp(sd.log() + log_half, math.log(step / 2) + log_half - s.log())
 
 
 class UpperConfidenceBound(Acquisition):

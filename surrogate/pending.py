@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels import stable_cholesky
+from surrogate.mixture import moments
 from surrogate.surrogate import Surrogate
 
 _CHUNK = 2048
@@ -53,10 +54,11 @@ class WithPending(Surrogate):
         mean, sd = self._model.predict(features, fidelity)
         return mean, self._left(features, fidelity, sd)
 
-    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same where f is not at its floor, and the log chance of that, `(q,)` each."""
-        mean, sd, log_chance = self._model.predict_above(features, fidelity)
-        return mean, self._left(features, fidelity, sd), log_chance
+    def mixture(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The model's own means and weights, and the sds that are left, `(p, q)` each."""
+        mean, sd, log_weight = self._model.mixture(features, fidelity)
+        _, whole = moments(mean, sd, log_weight)
+        return mean, sd * (self._left(features, fidelity, whole) / whole), log_weight
 
     def _left(self, features: Tensor, fidelity: int, sd: Tensor) -> Tensor:
         """What the pending queries leave of a standard deviation, `(q,)`."""

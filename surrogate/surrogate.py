@@ -38,13 +38,14 @@ class Surrogate(ABC):
     def predict(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f at one fidelity, without noise; `(q,)` each."""
 
-    def predict_above(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and sd of f where it is not at its floor, and the log chance of that, `(q,)` each.
+    def mixture(self, features: Tensor, fidelity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, sds and log weights of the Gaussians that f is a mixture of, `(p, q)` each.
 
-        Where no floor is known, `predict` and log 1. See `floored`.
+        What the weights lack of 1 is the chance that f is at its floor (see `floored`). One part
+        for a model that is Gaussian: `predict` and log 1.
         """
         mean, sd = self.predict(features, fidelity)
-        return mean, sd, torch.zeros_like(mean)
+        return mean[None], sd[None], torch.zeros_like(mean)[None]
 
     @abstractmethod
     def covariance(

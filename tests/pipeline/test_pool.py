@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.pool import searched_pool
+from pipeline.pool import searched_pool, variants
 from sampler import environment
 from sampler.baselines import Random
 from tests.fakes import Menu
@@ -59,6 +59,18 @@ def test_a_space_that_is_known_whole_needs_no_search() -> None:
     menu = Menu(6)
     pool = searched_pool(menu, First(), menu.from_keys([f"item {i}" for i in range(6)]), seed=0)
     assert menu.keys(pool.states) == [f"item {i}" for i in reversed(range(6))]
+
+
+def test_variants_are_words_near_the_observed_ones_and_the_same_by_seed() -> None:
+    space = environment("sequence", alphabet="ACGT", min_length=8, max_length=8)
+    observed = space.from_keys(["AAAAAAAA", "CCCCCCCC"])
+    found = variants(space, observed, 200, seed=1)
+    assert torch.equal(space.from_keys(space.keys(found)), found)
+    assert len(found) == 200
+    near = [max(word.count("A"), word.count("C")) for word in space.keys(found)]
+    assert sum(n >= 6 for n in near) > 60
+    assert torch.equal(found, variants(space, observed, 200, seed=1))
+    assert len(variants(space, observed[:0], 200, seed=1)) == 0
 
 
 def test_nothing_known_is_refused() -> None:

@@ -188,7 +188,8 @@ def test_a_variant_adds_what_it_is_above_its_own_family() -> None:
     values = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
     own = torch.tensor([1.0, 0.2, -torch.inf], dtype=torch.float64)
     gains = harvest(mean, sd, values, 2)
-    discount = gains.log_discount(mean, sd, own)
+    one = torch.zeros(1, len(mean), dtype=torch.float64)
+    discount = gains.log_discount(mean[None], sd[None], one, own)
     assert discount[1:].tolist() == [0.0, 0.0]
     left = float(discount[0].exp()) * 0.4  # of an expected growth of 0.9 - 0.5
     assert left == pytest.approx(0.1 * (norm.pdf(-1) - norm.cdf(-1)), rel=1e-3)

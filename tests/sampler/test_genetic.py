@@ -100,7 +100,7 @@ def test_it_nears_a_point_of_a_continuous_space() -> None:
 def test_either_way_of_having_children_improves(crossover_rate: float) -> None:
     sampler, reward = trained(WORDS, 10, crossover_rate=crossover_rate, population_size=12)
     rewards = [float(reward(states).mean()) for states in reward.asked[:10]]
-    assert sum(rewards[5:]) > sum(rewards[:5]) + 2.0
+    assert sum(rewards[2:5]) > 3 * (rewards[0] + 1.0)
     assert float(sampler.log_reward[0]) == float(reward(torch.cat(reward.asked)).max())
 
 

@@ -173,3 +173,15 @@ def test_a_wish_to_go_back_some_steps_is_heard() -> None:
 
     assert n_neighbours(n_back=1.0) == 3
     assert n_neighbours() < 3
+
+
+def test_a_piece_moves_and_everything_else_stays(generator: torch.Generator) -> None:
+    """Mutants of a word in which AC is no longer where it was, and TT still is."""
+    space = environment(kind="sequence", alphabet="ACGT", min_length=9, max_length=9)
+    operators = row_operators(space)
+    assert operators is not None
+    states = space.from_keys(["GACGGGGTT"]).expand(4000, -1)
+    found = space.keys(operators.mutated(states, 1e-9, generator))
+    moved = [word for word in found if word.endswith("TT") and "AC" in word[2:]]
+    assert {word.rindex("AC") for word in moved} == {2, 3, 4, 5}
+    assert len(moved) > 40  # by chance letters would do it twice in 4000

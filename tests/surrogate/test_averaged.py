@@ -1,10 +1,14 @@
 """The even mixture of two models: its moments are those of a mixture."""
 
+import math
+
 import pytest
 import torch
 
 from surrogate.averaged import Averaged
 from surrogate.gp import GP
+from surrogate.improvement import LogExpectedImprovement
+from surrogate.log_normal import log_expected_improvement
 
 WORDS = (("letter", 4),) * 6
 
@@ -41,10 +45,9 @@ def test_moments_are_those_of_draws_from_either():
     mean, sd = both.predict(x, 0)
     torch.testing.assert_close(mean, drawn.mean(0), atol=0.02, rtol=0)
     torch.testing.assert_close(sd, drawn.std(0), atol=0.02, rtol=0)
-    covariance = both.covariance(x, zeros, x, zeros)
-    torch.testing.assert_close(covariance, drawn.T.cov(), atol=0.02, rtol=0)
-    torch.testing.assert_close(covariance.diagonal(), sd.square())
     torch.testing.assert_close(both.fidelity_covariance(x)[:, 0, 0], sd.square())
+    within = (draws[0].T.cov() + draws[1].T.cov()) / 2
+    torch.testing.assert_close(both.covariance(x, zeros, x, zeros), within, atol=0.02, rtol=0)
 
 
 def test_disagreement_is_doubt():
@@ -53,6 +56,35 @@ def test_disagreement_is_doubt():
     apart = (first.predict(x, 0)[0] - second.predict(x, 0)[0]).abs()
     assert float(apart.max()) > 0.05
     assert bool((both.predict(x, 0)[1] >= apart / 2).all())
+
+
+class _Sure(GP):
+    """Says the same of all candidates."""
+
+    n_fidelities = 1
+
+    def __init__(self, mean: float, sd: float) -> None:
+        super().__init__()
+        self.told = mean, sd
+
+    def predict(self, features, fidelity):
+        mean, sd = torch.tensor(self.told, dtype=torch.float64)[:, None].expand(2, len(features))
+        return mean, sd
+
+    def noise_variance(self):
+        return torch.full((1,), 1e-4, dtype=torch.float64)
+
+
+def test_where_both_are_sure_of_no_gain_their_disagreement_promises_none():
+    both, x = Averaged(_Sure(0.75, 0.02), _Sure(0.3, 0.02)), torch.zeros(3, 1).double()
+    both.n_fidelities = 1
+    assert float(both.predict(x, 0)[1].min()) > 0.2
+    acquisition = LogExpectedImprovement()
+    acquisition.prepare(both, sign=1.0, best=0.85, reference_features=x, seed=0)
+    of_first = math.log(0.02) + log_expected_improvement(torch.tensor([-5.0]).double())
+    torch.testing.assert_close(
+        acquisition.target_log_gain(x), (of_first - math.log(2)).expand(3), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_a_motif_that_was_seen_in_one_place_alone_is_expected_in_every_other():

@@ -13,6 +13,7 @@ from surrogate.floored import Floored
 from surrogate.gp import GP
 from surrogate.improvement import LogExpectedImprovement
 from surrogate.log_normal import log_expected_improvement
+from surrogate.mixture import moments
 from surrogate.pending import WithPending
 
 LETTERS, PLACES = 4, 8
@@ -96,11 +97,17 @@ def test_a_part_of_good_candidates_is_cleared_and_one_never_seen_stays_in_doubt(
     assert float(chance.log_chance(_features(never))) < float(chance.log_chance(_features(often)))
 
 
+def _above(model, x):
+    """Mean and sd above the floor, and the log chance to be there."""
+    mean, sd, log_weight = model.mixture(x, 0)
+    return *moments(mean, sd, log_weight), log_weight.logsumexp(0)
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_auto_learns_a_floor_apart_and_predicts_the_mixture(sign):
     model, new = _fitted(sign=sign), _words(60, seed=5)
     x = _features(new)
-    mean, sd, log_chance = model.predict_above(x, 0)
+    mean, sd, log_chance = _above(model, x)
     assert model.summary()["floor"] == 0.0
     assert model.summary()["n_observations"] == [120 - model.summary()["n_floor"]]
     chance = log_chance.exp()
@@ -118,28 +125,29 @@ def test_no_floor_where_the_better_side_or_the_kind_of_part_is_unknown(blocks):
     model.feature_blocks, model.sign = blocks, None if blocks else 1.0
     model.fit(*_data(60), 1, 0)
     assert "floor" not in model.summary()
-    mean, sd, log_chance = model.predict_above(_data(5, seed=3)[0], 0)
-    torch.testing.assert_close((mean, sd), model.predict(_data(5, seed=3)[0], 0))
-    assert torch.equal(log_chance, torch.zeros(5, dtype=torch.float64))
+    mean, sd, log_weight = model.mixture(_data(5, seed=3)[0], 0)
+    torch.testing.assert_close((mean[0], sd[0]), model.predict(_data(5, seed=3)[0], 0))
+    assert torch.equal(log_weight, torch.zeros(1, 5, dtype=torch.float64))
 
 
 def test_the_gain_is_that_above_the_floor_times_its_chance():
     model, x = _fitted(), _features(_words(40, seed=2))
     acquisition = LogExpectedImprovement()
     acquisition.prepare(model, sign=1.0, best=1.5, reference_features=x, seed=0)
-    mean, sd, log_chance = model.predict_above(x, 0)
-    expected = sd.log() + log_expected_improvement((mean - 1.5) / sd) + log_chance
+    mean, sd, log_weight = model.mixture(x, 0)
+    parts = sd.log() + log_expected_improvement((mean - 1.5) / sd) + log_weight
+    expected = parts.logsumexp(0)
     torch.testing.assert_close(acquisition.target_log_gain(x), expected)
 
 
 def test_pending_queries_leave_the_chance_and_take_away_doubt():
     model, x = _fitted(), _features(_words(6, seed=4))
     waiting = WithPending(model, x[:2], torch.zeros(2, dtype=torch.long))
-    mean, sd, log_chance = model.predict_above(x, 0)
-    their_mean, their_sd, their_chance = waiting.predict_above(x, 0)
+    mean, sd, log_chance = model.mixture(x, 0)
+    their_mean, their_sd, their_chance = waiting.mixture(x, 0)
     torch.testing.assert_close((their_mean, their_chance), (mean, log_chance))
     assert bool((their_sd <= sd).all())
-    assert bool((their_sd[:2] < 0.9 * sd[:2]).all())
+    assert bool((their_sd[:, :2] < 0.9 * sd[:, :2]).all())
 
 
 def test_several_fidelities_are_refused():

@@ -1,8 +1,11 @@
 import math
+from math import inf
 
 import pytest
 import torch
 from botorch.acquisition.analytic import LogExpectedImprovement as BotorchLogEI
+from scipy.integrate import quad
+from scipy.stats import t as student
 
 from surrogate.improvement import LogExpectedImprovement, UpperConfidenceBound, log_above
 from tests.surrogate.canned import Canned, single, two
@@ -96,17 +99,24 @@ def test_impossible_beta(beta):
 
 @pytest.mark.parametrize("step", [0.25, 2.0])
 def test_where_values_come_in_steps_less_than_half_a_step_is_no_improvement(step):
+    """The rise is 0.5 + 1.2 t, t of Student's distribution with 2 degrees of freedom."""
     canned = single([1.5], [1.2])
     found = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=step)
-    generator = torch.Generator().manual_seed(0)
-    rise = 0.5 + 1.2 * torch.randn(400_000, generator=generator, dtype=torch.float64)
-    counted = torch.where(rise > step / 2, rise, 0.0)
-    assert float(found.exp()) == pytest.approx(float(counted.mean()), rel=0.01)
+    counted, _ = quad(lambda t: (0.5 + 1.2 * t) * student(2).pdf(t), (step / 2 - 0.5) / 1.2, inf)
+    assert float(found.exp()) == pytest.approx(counted, rel=1e-6)
 
 
 def test_a_certain_tie_is_worth_nothing_where_values_come_in_steps():
     canned = single([1.0, 0.6], [0.01, 0.5])
     continuous = _gain(LogExpectedImprovement(), canned, canned.features, 1.0)[:, 0]
     in_steps = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=0.2)[:, 0]
-    assert float(in_steps[0]) < float(in_steps[1]) - 20
+    assert float(in_steps[0]) < float(in_steps[1]) - 2
     assert float(in_steps[1]) > float(continuous[1]) - 0.5
+
+
+def test_on_a_plateau_what_is_less_known_stays_in_sight():
+    """Ten sd or thirty below the next step: tails of a Gaussian would be 400 nats apart."""
+    canned = single([1.0, 0.9], [0.05, 0.02])
+    gain = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=1.0)[:, 0]
+    assert 1 < float(gain[0] - gain[1]) < 3
+    assert bool((gain > -10).all())
