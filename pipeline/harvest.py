@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.improvement import log_improvement
+from surrogate.improvement import log_improvement, log_student_rise
 from surrogate.log_normal import log_expected_improvement
 from surrogate.mixture import log_mixed
 
@@ -39,8 +39,11 @@ class Harvest:
         E[min(max(f - bar, 0), ceiling - bar)] is the expected improvement (Jones, Schonlau and
         Welch 1998, doi 10.1023/A:1008306431147) over the bar less that over the ceiling.
         """
-        above = log_improvement(mean - self.bar, sd.clamp(min=1e-300), self.step)
+        sd = sd.clamp(min=1e-150)
+        above = log_improvement(mean - self.bar, sd, self.step)
         beyond = log_growth(mean, sd, self.ceiling)
+        if self.step > 0:
+            beyond = sd.log() + log_student_rise((mean - self.ceiling) / sd)
         # What is left of the two far below both keeps the order of the chance to pass the bar.
         return above + torch.log(-torch.expm1((beyond - above).clamp(max=-1e-15)))
 

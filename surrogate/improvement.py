@@ -57,10 +57,20 @@ def log_improvement(above: Tensor, sd: Tensor, step: float) -> Tensor:
     u = (above - step / 2) / sd
     if step == 0:
         return sd.log() + log_expected_improvement(u)
-    # E[max(u + t, 0)] = (u + s) / 2 and P(u + t > 0) = (1 + u / s) / 2 with s = sqrt(u² + 2).
-    s = (u.square() + 2).sqrt()
-    log_half = torch.where(u < 0, -(s - u).log(), ((u + s) / 2).log())
-    return torch.logaddexp(sd.log() + log_half, math.log(step / 2) + log_half - s.log())
+    log_rise = log_student_rise(u)
+    log_chance = log_rise - _hypotenuse(u).log()  # P(u + t > 0) = E[max(u + t, 0)] / s
+    return torch.logaddexp(sd.log() + log_rise, math.log(step / 2) + log_chance)
+
+
+def log_student_rise(u: Tensor) -> Tensor:
+    """Log E[max(u + t, 0)] = log((u + s) / 2), s = sqrt(u² + 2), t of Student's with 2 degrees."""
+    s = _hypotenuse(u)
+    return torch.where(u < 0, -(s - u).log(), ((u + s) / 2).log())
+
+
+def _hypotenuse(u: Tensor) -> Tensor:
+    """The square root of u² + 2, also where u² would overflow."""
+    return torch.where(u.abs() > 1e9, u.abs(), (u.square() + 2).sqrt())
 
 
 class UpperConfidenceBound(Acquisition):

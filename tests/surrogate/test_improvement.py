@@ -7,7 +7,12 @@ from botorch.acquisition.analytic import LogExpectedImprovement as BotorchLogEI
 from scipy.integrate import quad
 from scipy.stats import t as student
 
-from surrogate.improvement import LogExpectedImprovement, UpperConfidenceBound, log_above
+from surrogate.improvement import (
+    LogExpectedImprovement,
+    UpperConfidenceBound,
+    log_above,
+    log_improvement,
+)
 from tests.surrogate.canned import Canned, single, two
 from tests.surrogate.from_botorch import single_fidelity
 
@@ -112,6 +117,14 @@ def test_a_certain_tie_is_worth_nothing_where_values_come_in_steps():
     in_steps = _gain(LogExpectedImprovement(), canned, canned.features, 1.0, step=0.2)[:, 0]
     assert float(in_steps[0]) < float(in_steps[1]) - 2
     assert float(in_steps[1]) > float(continuous[1]) - 0.5
+
+
+def test_steps_far_above_and_below_are_finite():
+    above = torch.tensor([-1e5, 1e5, 0.0, -1.0], dtype=torch.float64)
+    sd = torch.tensor([1e-150, 1e-150, 1e-150, 1e-9], dtype=torch.float64)
+    told = log_improvement(above, sd, 0.2)
+    assert bool(told.isfinite().all())
+    assert float(told[1]) == pytest.approx(math.log(1e5))
 
 
 def test_on_a_plateau_what_is_less_known_stays_in_sight():
