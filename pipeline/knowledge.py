@@ -172,7 +172,7 @@ class Knowledge:
         `discount` `(q,)` is `log_discount` of the same candidates.
 
         Before the last round what may be better than is foreseen counts too: there is time to make
-        something of it. Not where values come in steps, whose gain is measured from the best.
+        something of it.
 
         By the rule `cheapest` the cheapest fidelity alone says what is good: its predicted mean,
         of candidates that it was asked about.
@@ -180,7 +180,7 @@ class Knowledge:
         if self.campaign.config.selection.fidelity == "cheapest":
             return self._checked_by_cheapest(features, keys)
         worth = self.harvest(features)
-        if not (is_last or worth.step > 0):
+        if not is_last:
             worth = replace(worth, ceiling=math.inf)
         return HarvestGain(self, worth).target_log_gain(features) + discount
 
